@@ -1,0 +1,1 @@
+"""Finds finished exposures and registers them."""

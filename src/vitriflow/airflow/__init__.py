@@ -1,0 +1,1 @@
+"""DAG files; none yet (issue E)."""

@@ -1,0 +1,1 @@
+"""People, experiments, samples, sessions: what the operator drives."""

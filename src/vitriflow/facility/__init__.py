@@ -1,0 +1,1 @@
+"""Use cases that join the rooms below: run a session, report its status, explain a result."""

@@ -1,0 +1,1 @@
+"""Rules over results; none yet (issue D)."""

@@ -1,0 +1,1 @@
+"""What happens next to data: templates, tasks, coordinator, workers."""

@@ -1,0 +1,1 @@
+"""A microscope that isn't there."""

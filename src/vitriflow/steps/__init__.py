@@ -1,0 +1,37 @@
+"""One unit of processing each: native, or an outside program."""
+
+from vitriflow.steps.base import Context, Port, Resources, Scope, Step, StepParameters
+from vitriflow.steps.records import (
+    Artifact,
+    CtfResult,
+    Kind,
+    MotionResult,
+    PickResult,
+    PreviewResult,
+    Provenance,
+    Result,
+    Status,
+)
+from vitriflow.steps.registry import find_step, step_names
+from vitriflow.steps.running import run_step
+
+__all__ = [
+    "Artifact",
+    "Context",
+    "CtfResult",
+    "Kind",
+    "MotionResult",
+    "PickResult",
+    "Port",
+    "PreviewResult",
+    "Provenance",
+    "Resources",
+    "Result",
+    "Scope",
+    "Status",
+    "Step",
+    "StepParameters",
+    "find_step",
+    "run_step",
+    "step_names",
+]

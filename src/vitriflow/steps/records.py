@@ -1,0 +1,154 @@
+"""Typed records that finished steps leave. Names and units are those of the metadata table.
+
+They're plain pydantic models: they cross process borders as JSON, are stored as JSON in the
+catalog, and are what ``vitriflow step run --json`` prints.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Status(StrEnum):
+    """How a task ended."""
+
+    DONE = "done"
+    REJECTED = "rejected"
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+
+
+class Kind(StrEnum):
+    """What travels along an edge of a pipeline."""
+
+    MOVIE = "movie"
+    MICROGRAPH = "micrograph"
+    POWER_SPECTRUM = "power_spectrum"
+    MOTION = "motion"
+    CTF = "ctf"
+    COORDINATES = "coordinates"
+    PICTURE = "picture"
+    PARTICLES = "particles"
+    CLASSES = "classes"
+
+
+class Artifact(BaseModel):
+    """One file handed from a step to the next.
+
+    ``pixel_size_A`` is known for images made here (it follows binning) and None for files that
+    a person or a microscope gave, where the parameter or the file's header decides.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    path: Path
+    pixel_size_A: float | None = None
+    blake3: str | None = Field(default=None, description="hash of the file's bytes, where known")
+
+
+class Provenance(BaseModel):
+    """How a result came to be."""
+
+    step: str
+    step_version: str
+    vitriflow_version: str
+    parameters: dict[str, Any]
+    inputs: dict[str, Artifact]
+    host: str
+    device: str
+    process_id: int
+    started_at: str = Field(description="UTC, ISO 8601")
+    finished_at: str = Field(description="UTC, ISO 8601")
+    peak_memory_bytes: int
+    log: list[str] = Field(default_factory=list, description="what the step said while it ran")
+
+
+class Result(BaseModel):
+    """What every step leaves, whatever it does."""
+
+    step: str = ""
+    status: Status = Status.DONE
+    reason_code: str | None = Field(default=None, description="stable code, None when all is well")
+    reason: str | None = Field(default=None, description="a sentence for people, None when all is well")
+    warnings: list[str] = Field(default_factory=list)
+    seconds: float = Field(default=0.0, description="wall time (s)")
+    peak_memory_bytes: int = Field(default=0, description="peak resident memory while it ran")
+    outputs: dict[str, Artifact] = Field(default_factory=dict, description="files handed on, by output port")
+    provenance: Provenance | None = None
+
+    def flat(self) -> dict[str, Any]:
+        """The record as ``--json`` prints it: measured values plus the path of each output port."""
+        record = self.model_dump(mode="json")
+        for port, artifact in self.outputs.items():
+            record[port] = str(artifact.path)
+        return record
+
+
+class MotionResult(Result):
+    """Beam-induced and stage motion of one movie.
+
+    ``frame_shifts_A`` are (n_frames, 2), y then x: what is added to a frame's coordinates to
+    bring it onto the first frame; the first is (0, 0).
+    """
+
+    n_frames: int = 0
+    pixel_size_A: float = Field(default=0.0, description="of the corrected micrograph (A)")
+    frame_shifts_A: list[tuple[float, float]] = Field(default_factory=list)
+    early_A: float = Field(default=0.0, description="path length up to 4 e/A^2 (A)")
+    late_A: float = Field(default=0.0, description="path length after 4 e/A^2 (A)")
+    total_A: float = Field(default=0.0, description="path length over all frames (A)")
+    net_A: float = Field(default=0.0, description="distance from first to last frame (A)")
+    dose_weighted: bool = False
+    dose_per_frame_e_per_A2: float | None = None
+    mean_intensity: float = Field(default=0.0, description="mean counts per pixel and frame after gain")
+    gain_applied: str = Field(default="none", description="none, multiplied or divided")
+    hot_pixels: int = 0
+    patch_grid: tuple[int, int] = Field(default=(0, 0), description="patches in y and x; 0 means global only")
+    patch_fallbacks: int = Field(default=0, description="patches that fell back to the global shift")
+    patch_shifts_A: list[list[tuple[float, float]]] = Field(
+        default_factory=list,
+        description="per patch (row by row) its track (n_frames, 2), y then x (A), global included",
+    )
+
+
+class CtfResult(Result):
+    """Contrast transfer function of one micrograph. Defocus is positive underfocus."""
+
+    defocus_u_A: float = Field(default=0.0, description="larger defocus (A)")
+    defocus_v_A: float = Field(default=0.0, description="smaller defocus (A)")
+    astigmatism_A: float = Field(default=0.0, description="defocus_u_A - defocus_v_A (A)")
+    defocus_angle_deg: float = Field(
+        default=0.0, description="from x towards y, of the larger defocus, as stored, -90 to 90 (degrees)"
+    )
+    phase_shift_deg: float = 0.0
+    cross_correlation: float = 0.0
+    fit_resolution_A: float | None = Field(default=None, description="where the rings stop fitting (A)")
+    ice_ring: float | None = Field(default=None, description="strength of 3.6-4.0 A over 4.0-4.4 A")
+    defocus_uncertainty_A: float | None = Field(default=None, description="one standard deviation (A)")
+    quality: str = Field(default="", description="good, doubtful or no rings")
+    pixel_size_A: float = Field(default=0.0, description="of the image that was fitted (A)")
+    curves: dict[str, list[float]] = Field(
+        default_factory=dict,
+        description="resolution_A, spectrum, fit, correlation along the equiphase average, for plots",
+    )
+
+
+class PickResult(Result):
+    """Particle positions on one micrograph."""
+
+    n_picks: int = 0
+    particle_diameter_A: float = 0.0
+    threshold: float = Field(default=0.0, description="score above which a pick counts")
+    n_candidates: int = Field(default=0, description="all peaks kept in the STAR, below the threshold too")
+    masked_fraction: float = Field(default=0.0, description="part of the image called carbon, ice or dirt")
+
+
+class PreviewResult(Result):
+    """Small pictures for the pages."""
+
+    width: int = 0
+    height: int = 0
+    scale: float = Field(default=1.0, description="preview pixels per micrograph pixel")
