@@ -134,6 +134,7 @@ class Step(ABC, Generic[P, R]):
     version: ClassVar[str]
     summary: ClassVar[str]
     scope: ClassVar[Scope] = Scope.EXPOSURE
+    folder: ClassVar[str] = "External"  # RELION's job folder (MotionCorr, CtfFind, ...) or "previews"
     inputs: ClassVar[Mapping[str, Port]]
     outputs: ClassVar[Mapping[str, Port]]
     Parameters: type[P]

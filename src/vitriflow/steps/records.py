@@ -132,7 +132,7 @@ class CtfResult(Result):
     pixel_size_A: float = Field(default=0.0, description="of the image that was fitted (A)")
     curves: dict[str, list[float]] = Field(
         default_factory=dict,
-        description="resolution_A, spectrum, fit, correlation along the equiphase average, for plots",
+        description="spatial_frequency_per_A, spectrum, fit, correlation: equiphase averages, for plots",
     )
 
 
