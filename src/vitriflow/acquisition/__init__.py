@@ -1,1 +1,21 @@
 """Finds finished exposures and registers them."""
+
+from vitriflow.acquisition.intake import Intake, LookReport
+from vitriflow.acquisition.recognise import FileKind, Recognised, item_of, recognise
+from vitriflow.acquisition.scan import FileSeen, SourceLostError, look
+from vitriflow.acquisition.watch import Judge, Verdict, Watched
+
+__all__ = [
+    "FileKind",
+    "FileSeen",
+    "Intake",
+    "Judge",
+    "LookReport",
+    "Recognised",
+    "SourceLostError",
+    "Verdict",
+    "Watched",
+    "item_of",
+    "look",
+    "recognise",
+]

@@ -1,1 +1,10 @@
 """People, experiments, samples, sessions: what the operator drives."""
+
+from vitriflow.elogbook.sessions import (
+    find_session,
+    open_session,
+    set_session_state,
+    write_session_record,
+)
+
+__all__ = ["find_session", "open_session", "set_session_state", "write_session_record"]

@@ -1,0 +1,54 @@
+# vitriflow: every target does its own set-up into .venv from constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EXPOSURES ?= 12
+ONCE ?=
+DEMO ?= demo
+PYTEST ?=
+
+.PHONY: help setup services demo test test-fast lint bench bench-full clean
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt scripts/check-python.py
+	@$(PYTHON) scripts/check-python.py
+	@echo "Setting up $(VENV) (about 2 minutes, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^pip==' constraints.txt)"
+	@# PyTorch first and alone, so that nothing else can ask for another build of it
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[test,lint,bench]'
+	@touch $@
+
+setup: $(READY)  ## make the environment
+
+services:  ## install what the tests need from Debian (as root; says what it leaves out otherwise)
+	@sh scripts/install-services.sh
+
+demo: $(READY)  ## a simulated microscope, processed live: open the page that it prints (EXPOSURES=12 ONCE=1)
+	@$(BIN)/vitriflow demo --exposures $(EXPOSURES) $(if $(filter-out 0,$(ONCE)),--once) --out $(DEMO)
+
+lint: $(READY)  ## style, types and floors
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+test: $(READY) services lint  ## everything: servers, browser and outside programs included (under 20 minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+
+test-fast: $(READY)  ## without servers and slow tests (under 2 minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not service' $(PYTEST)
+
+bench: $(READY)  ## the short set of benchmarks, into results/
+	@$(BIN)/python -m benchmarks short
+
+bench-full: $(READY) services  ## all benchmarks, hours
+	@$(BIN)/python -m benchmarks full
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) demo results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,96 @@
+"""Decides when a growing file is finished: by its structure first, then by a short quiet time."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vitriflow.acquisition.scan import FileSeen
+from vitriflow.formats import Completeness
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Watched:
+    """What is remembered of one candidate between looks. Times are on our monotonic clock (s)."""
+
+    file: FileSeen
+    first_seen: float
+    last_change: float
+    longest_gap: float = 0.0
+    changes: int = 0
+    checked: tuple[int, int] | None = None  # size and change stamp that ``structure`` belongs to
+    structure: Completeness | None = None
+
+    def update(self, file: FileSeen, clock: float) -> bool:
+        """Take in a new look; True when the file changed since the last one."""
+        if (file.size, file.changed_ns) == (self.file.size, self.file.changed_ns):
+            return False
+        self.longest_gap = max(self.longest_gap, clock - self.last_change)
+        self.last_change = clock
+        self.changes += 1
+        self.file = file
+        return True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``state`` is wait, whole or broken; ``why`` says so in words."""
+
+    state: str
+    why: str = ""
+
+
+@dataclass
+class Judge:
+    """Applies the rule to one session's files.
+
+    Parameters
+    ----------
+    quiet_s
+        A whole file must have stopped changing for this long.
+    patience_s
+        An incomplete file that stopped changing is given up after this long.
+    clock
+        Our monotonic clock (s); replaced in tests.
+    """
+
+    quiet_s: float
+    patience_s: float
+    clock: Clock = time.monotonic
+    frame_counts: Counter[int] = field(default_factory=Counter)
+
+    def judge(self, watched: Watched, structure: Completeness, announced: int | None) -> Verdict:
+        """Say whether a file is finished.
+
+        ``announced`` is the number of frames its metadata promises, when there is any. A TIFF
+        is well-formed after each frame, so one that has fewer frames than promised, or than
+        this session's movies had so far, is only believed when patience is over.
+        """
+        still = self.clock() - watched.last_change
+        if structure.state == "broken":
+            return Verdict(
+                "broken" if still >= max(self.quiet_s, self._rhythm(watched)) else "wait", structure.text
+            )
+        if structure.state == "growing":
+            return Verdict("broken" if still >= self.patience_s else "wait", structure.text)
+        if still < max(self.quiet_s, self._rhythm(watched)):
+            return Verdict("wait", "whole, but changed a moment ago")
+        usual = announced or self.usual_frames()
+        if usual and structure.n_frames and structure.n_frames < usual and still < self.patience_s:
+            return Verdict("wait", f"holds {structure.n_frames} of the {usual} frames expected")
+        return Verdict("whole")
+
+    def note_frames(self, n_frames: int | None) -> None:
+        """Remember how many frames a finished movie had."""
+        if n_frames:
+            self.frame_counts[n_frames] += 1
+
+    def usual_frames(self) -> int | None:
+        """The number of frames that most movies of this session had; None before the first."""
+        return self.frame_counts.most_common(1)[0][0] if self.frame_counts else None
+
+    def _rhythm(self, watched: Watched) -> float:
+        """A file written in bursts must be still for longer than its longest pause so far."""
+        return min(2.0 * watched.longest_gap, self.patience_s) if watched.changes > 1 else 0.0
