@@ -3,8 +3,9 @@
 from vitriflow.elogbook.sessions import (
     find_session,
     open_session,
+    session_of_source,
     set_session_state,
     write_session_record,
 )
 
-__all__ = ["find_session", "open_session", "set_session_state", "write_session_record"]
+__all__ = ["find_session", "open_session", "session_of_source", "set_session_state", "write_session_record"]

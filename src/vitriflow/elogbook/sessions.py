@@ -38,6 +38,14 @@ def find_session(catalog: Catalog, key: str) -> Session:
     )
 
 
+def session_of_source(catalog: Catalog, source: Path) -> Session | None:
+    """The latest session that watched this folder, whatever its state; None when there's none."""
+    where = (
+        select(Session).where(Session.source == str(source.absolute())).order_by(Session.id.desc()).limit(1)
+    )
+    return catalog.read(lambda orm: orm.scalar(where))
+
+
 def open_session(
     catalog: Catalog,
     *,

@@ -1,6 +1,7 @@
 """One unit of processing each: native, or an outside program."""
 
 from vitriflow.steps.base import Context, Port, Resources, Scope, Step, StepParameters
+from vitriflow.steps.precedence import make_parameters, with_metadata
 from vitriflow.steps.records import (
     Artifact,
     CtfResult,
@@ -32,6 +33,8 @@ __all__ = [
     "Step",
     "StepParameters",
     "find_step",
+    "make_parameters",
     "run_step",
     "step_names",
+    "with_metadata",
 ]

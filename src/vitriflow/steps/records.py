@@ -56,6 +56,9 @@ class Provenance(BaseModel):
     step_version: str
     vitriflow_version: str
     parameters: dict[str, Any]
+    parameter_sources: dict[str, str] = Field(
+        default_factory=dict, description="for each parameter where its value came from: set, file or default"
+    )
     inputs: dict[str, Artifact]
     host: str
     device: str

@@ -13,6 +13,7 @@ from typing import Any
 import vitriflow
 from vitriflow.errors import ItemError, Reason
 from vitriflow.steps.base import Context, Step, StepParameters
+from vitriflow.steps.precedence import with_metadata
 from vitriflow.steps.records import Artifact, Provenance, Result, Status
 
 _PROC_STATUS = Path("/proc/self/status")
@@ -54,7 +55,10 @@ def run_step(
     started = datetime.now(UTC)
     clock = time.monotonic()
     context.log = []
+    sources: dict[str, str] = {}
+    conflicts: list[str] = []
     try:
+        parameters, sources, conflicts = with_metadata(parameters, context.metadata)
         record: Result = step.run(inputs, parameters, context)
     except ItemError as error:
         record = step.Record(status=Status.QUARANTINED, reason_code=str(error.reason), reason=str(error))
@@ -74,6 +78,7 @@ def run_step(
             reason=f"{step.name} stopped with {type(error).__name__}: {error}",
         )
     record.step = step.name
+    record.warnings = conflicts + record.warnings
     record.seconds = round(time.monotonic() - clock, 4)
     record.peak_memory_bytes = _peak_memory_bytes()
     record.provenance = Provenance(
@@ -81,6 +86,7 @@ def run_step(
         step_version=step.version,
         vitriflow_version=vitriflow.__version__,
         parameters=parameters.model_dump(mode="json"),
+        parameter_sources=sources,
         inputs=dict(inputs),
         host=socket.gethostname(),
         device=context.device,
