@@ -1,6 +1,8 @@
 """What is known: tables, queries, migrations."""
 
-from vitriflow.catalog.engine import Catalog, now
+from vitriflow.catalog.engine import Catalog, is_away, now
+from vitriflow.catalog.leases import LeaseHandle, take_lease, this_owner
+from vitriflow.catalog.schema import check_schema, found_revision, newest_revision, upgrade
 from vitriflow.catalog.tables import (
     Attempt,
     Base,
@@ -29,6 +31,7 @@ __all__ = [
     "Exposure",
     "ExposureState",
     "Lease",
+    "LeaseHandle",
     "Measure",
     "Microscope",
     "Processing",
@@ -38,5 +41,12 @@ __all__ = [
     "SessionState",
     "Task",
     "TaskState",
+    "check_schema",
+    "found_revision",
+    "is_away",
+    "newest_revision",
     "now",
+    "take_lease",
+    "this_owner",
+    "upgrade",
 ]

@@ -1,0 +1,1 @@
+"""Alembic migrations of the catalog. They travel inside the package."""
