@@ -1,1 +1,22 @@
-"""Files of the field, read and written."""
+"""Files of the field, read and written.
+
+All images are handed over in MRC order: row 0 is the bottom of the picture as people see it.
+TIFF (movies, images and gain references), PNG, JPEG and DigitalMicrograph files have row 0 at
+the top and are flipped in y on reading; MRC, EER and ``.gain`` are not. That is what RELION
+does, so that shifts, angles and coordinates mean the same here and there.
+"""
+
+from vitriflow.formats.completeness import Completeness, State
+from vitriflow.formats.movie import Movie
+from vitriflow.formats.opening import Image, check_complete, open_image, open_movie, read_image
+
+__all__ = [
+    "Completeness",
+    "Image",
+    "Movie",
+    "State",
+    "check_complete",
+    "open_image",
+    "open_movie",
+    "read_image",
+]
