@@ -7,16 +7,24 @@ does, so that shifts, angles and coordinates mean the same here and there.
 """
 
 from vitriflow.formats.completeness import Completeness, State
+from vitriflow.formats.eer_write import EerWriter
 from vitriflow.formats.movie import Movie
+from vitriflow.formats.mrc_write import MrcWriter, write_mrc
 from vitriflow.formats.opening import Image, check_complete, open_image, open_movie, read_image
+from vitriflow.formats.tiff_write import TiffWriter, write_tiff_movie
 
 __all__ = [
     "Completeness",
+    "EerWriter",
     "Image",
     "Movie",
+    "MrcWriter",
     "State",
+    "TiffWriter",
     "check_complete",
     "open_image",
     "open_movie",
     "read_image",
+    "write_mrc",
+    "write_tiff_movie",
 ]
