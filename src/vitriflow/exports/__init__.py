@@ -1,1 +1,5 @@
 """Files for other programs."""
+
+from vitriflow.exports.relion import RelionProject, write_relion_project
+
+__all__ = ["RelionProject", "write_relion_project"]
