@@ -9,7 +9,7 @@ ONCE ?=
 DEMO ?= demo
 PYTEST ?=
 
-.PHONY: help setup services demo test test-fast lint bench bench-full clean
+.PHONY: help setup services demo docs test test-fast lint bench bench-full clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,9 +32,12 @@ services:  ## install what the tests need from Debian (as root; says what it lea
 demo: $(READY)  ## a simulated microscope, processed live: open the page that it prints (EXPOSURES=12 ONCE=1)
 	@$(BIN)/vitriflow demo --exposures $(EXPOSURES) $(if $(filter-out 0,$(ONCE)),--once) --out $(DEMO)
 
+docs: $(READY)  ## write docs/reference from the code
+	@$(BIN)/python scripts/reference.py
+
 lint: $(READY)  ## style, types and floors
-	@$(BIN)/ruff check src tests benchmarks
-	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks scripts
+	@$(BIN)/ruff format --check src tests benchmarks scripts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 

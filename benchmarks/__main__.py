@@ -1,4 +1,4 @@
-"""``python -m benchmarks short|full [--only NAME]``: runs the benchmarks one after the other, into results/."""
+"""``python -m benchmarks short|full [--only NAME]`` runs them one after the other, into results/."""
 
 import argparse
 import importlib

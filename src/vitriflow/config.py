@@ -88,7 +88,10 @@ class WebSection(_Section):
 class ProcessingSection(_Section):
     """What is done with each exposure."""
 
-    template: str = Field(default="single-particle", description="a shipped template's name or a YAML file")
+    template: str = Field(
+        default="auto",
+        description="a shipped template's name, a YAML file, or auto: by what the folder holds",
+    )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="values for the template's steps; one that no step uses is an error"
     )
@@ -285,7 +288,7 @@ root = "vitriflow-data"           # every session gets a folder of its own below
 # port = 8300
 
 [processing]
-template = "single-particle"      # or "micrographs" for ready micrographs, or a YAML file of your own
+# template = "auto"               # by what the folder holds; or a shipped name, or a YAML file
 
 [processing.parameters]
 # particle_diameter_A = 150.0

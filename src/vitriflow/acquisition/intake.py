@@ -20,7 +20,7 @@ from vitriflow.acquisition.scan import FileSeen, SourceLostError, look
 from vitriflow.acquisition.watch import Clock, Judge, Verdict, Watched
 from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, Session, now
 from vitriflow.errors import BadFile, Reason
-from vitriflow.formats import Completeness, check_complete
+from vitriflow.formats import Completeness, State, check_complete
 
 _HASH_BLOCK = 8 * 1024**2
 _FINISH_PER_LOOK_S = 2.0  # hashing is cut up, so that a backlog shows up bit by bit
@@ -200,10 +200,10 @@ class Intake:
             try:
                 watched.structure = check_complete(file.path)
             except BadFile as error:
-                watched.structure = Completeness(state="broken", reason=error.reason, text=str(error))
+                watched.structure = Completeness(State.BROKEN, error.reason, str(error))
             except OSError as error:  # held by a virus scanner or the camera: try again later
                 watched.structure = Completeness(
-                    state="growing", reason=Reason.UNREADABLE, text=error.strerror or str(error)
+                    State.GROWING, Reason.UNREADABLE, error.strerror or str(error)
                 )
                 watched.checked = None
                 return self._conclude(watched, Verdict("wait"), Found(), report)
@@ -230,7 +230,7 @@ class Intake:
         if structure is None:
             return None
         if verdict.state == "wait":
-            unreadable = structure.reason == Reason.UNREADABLE and structure.state == "growing"
+            unreadable = structure.reason == Reason.UNREADABLE and structure.state == State.GROWING
             if not unreadable or self.judge.clock() - watched.last_change < self.judge.patience_s:
                 return None
             return self._problem(file, Reason.UNREADABLE, structure.text, report)

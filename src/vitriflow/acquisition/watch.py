@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vitriflow.acquisition.scan import FileSeen
-from vitriflow.formats import Completeness
+from vitriflow.formats import Completeness, State
 
 Clock = Callable[[], float]
 
@@ -69,11 +69,11 @@ class Judge:
         this session's movies had so far, is only believed when patience is over.
         """
         still = self.clock() - watched.last_change
-        if structure.state == "broken":
+        if structure.state == State.BROKEN:
             return Verdict(
                 "broken" if still >= max(self.quiet_s, self._rhythm(watched)) else "wait", structure.text
             )
-        if structure.state == "growing":
+        if structure.state == State.GROWING:
             return Verdict("broken" if still >= self.patience_s else "wait", structure.text)
         if still < max(self.quiet_s, self._rhythm(watched)):
             return Verdict("wait", "whole, but changed a moment ago")
