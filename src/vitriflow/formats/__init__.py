@@ -7,24 +7,46 @@ does, so that shifts, angles and coordinates mean the same here and there.
 """
 
 from vitriflow.formats.completeness import Completeness, State
+from vitriflow.formats.defects import read_defects
+from vitriflow.formats.describe import Report, describe
+from vitriflow.formats.dm import read_dm
 from vitriflow.formats.eer_write import EerWriter
+from vitriflow.formats.epu import read_epu_xml
+from vitriflow.formats.exposure import ExposureMetadata, names_from_path
+from vitriflow.formats.gain import Gain, Orientation, read_gain
+from vitriflow.formats.mdoc import Mdoc, read_mdoc
 from vitriflow.formats.movie import Movie
 from vitriflow.formats.mrc_write import MrcWriter, write_mrc
 from vitriflow.formats.opening import Image, check_complete, open_image, open_movie, read_image
+from vitriflow.formats.star import read_star, write_star
 from vitriflow.formats.tiff_write import TiffWriter, write_tiff_movie
 
 __all__ = [
     "Completeness",
     "EerWriter",
+    "ExposureMetadata",
+    "Gain",
     "Image",
+    "Mdoc",
     "Movie",
     "MrcWriter",
+    "Orientation",
+    "Report",
     "State",
     "TiffWriter",
     "check_complete",
+    "describe",
+    "names_from_path",
     "open_image",
     "open_movie",
+    "read_defects",
+    "read_dm",
+    "read_epu_xml",
+    "read_gain",
     "read_image",
+    "read_mdoc",
+    "read_star",
     "write_mrc",
+    "write_star",
     "write_tiff_movie",
 ]
