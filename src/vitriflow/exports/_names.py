@@ -9,6 +9,7 @@ itself keeps its own.
 import hashlib
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from vitriflow.errors import BadConfig
@@ -17,15 +18,23 @@ IMPORT = "Import/job001"
 MOVIES = "Movies"
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _UNSAFE_LETTER = re.compile(r"[^A-Za-z0-9._+-]")
+_SUFFIX = re.compile(r"[A-Za-z0-9]{1,5}")
 _JOB = re.compile(r"job\d{3,}")
 
 
 def safe_part(text: str) -> str:
-    """One component of a path in safe letters; a changed one ends in a digest, so two never meet."""
+    """One component of a path in safe letters; a changed one gets a digest, so that two never meet.
+
+    A file's suffix stays last, since RELION tells formats by it.
+    """
     if _SAFE_PART.fullmatch(text):
         return text
     digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=4).hexdigest()
-    return f"{_UNSAFE_LETTER.sub('_', text).lstrip('.-')}-{digest}"
+    stem, dot, suffix = text.rpartition(".")
+    if not (stem and _SUFFIX.fullmatch(suffix)):
+        stem, dot, suffix = text, "", ""
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    return f"{_UNSAFE_LETTER.sub('_', plain).lstrip('.-')}-{digest}{dot}{suffix}".lstrip("-")
 
 
 def safe_path(text: str) -> str:

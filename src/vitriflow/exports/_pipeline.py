@@ -14,10 +14,13 @@ from vitriflow.exports._star import loop, parse, row, single, write_if_changed
 PIPELINE = "default_pipeline.star"
 _LOCK = ".relion_lock"
 _LOCK_FILE = f"lock_{PIPELINE}"
+_CHANGED = ".pipeline_has_changed"  # an open window of RELION's reads the pipeline anew when it sees this
 # RELION 3.1's numbers (pipeline_jobs.h); RELION 4 and 5 read them and turn them into words.
 NODE_MOVIES, NODE_MICROGRAPHS, NODE_COORDINATES = 0, 1, 2
 _PROCESS_TYPES = {"Import": 0, "MotionCorr": 1, "CtfFind": 2, "AutoPick": 4, "Extract": 5}
 _PROCESS_EXTERNAL = 99
+# The option of each kind of job that names its input (from job.star files that RELION wrote).
+_INPUT_OPTION = {1: "input_star_mics", 2: "input_star_mics", 4: "fn_input_autopick", 5: "star_mics"}
 _FINISHED = 2
 _TABLES = {
     "pipeline_processes": (
@@ -91,14 +94,20 @@ def write_pipeline(root: Path, jobs: Sequence[Job], counter: int) -> list[Path] 
         marker.touch(mode=0o640)
         written.append(marker)
     path = root / PIPELINE
-    if _read(path) == merged(_read(path), jobs, counter):
+    if _up_to_date(_read(path), jobs, counter):
         return written
     with _relion_lock(root) as held:
         if not held:
             return None
         if write_if_changed(path, merged(_read(path), jobs, counter)):
             written.append(path)
+            (root / _CHANGED).touch(mode=0o640)
     return written
+
+
+def _up_to_date(text: str, jobs: Sequence[Job], counter: int) -> bool:
+    """Whether everything of ours stands there, however RELION laid out its lines."""
+    return bool(text) and parse(text) == parse(merged(text, jobs, counter))
 
 
 def _read(path: Path) -> str:
@@ -128,8 +137,6 @@ def _job_files(root: Path, job: Job) -> Iterator[Path]:
     files = {
         "RELION_JOB_EXIT_SUCCESS": "",
         "note.txt": job.note,
-        "run.out": job.note,
-        "run.err": "",
         "job.star": single("job", {"rlnJobType": job.process_type, "rlnJobIsContinue": 0})
         + loop(
             "joboptions_values",
@@ -141,7 +148,3 @@ def _job_files(root: Path, job: Job) -> Iterator[Path]:
         path = folder / name
         if not path.exists() and write_if_changed(path, text):
             yield path
-
-
-# The option of each kind of job that names its input (from job.star files that RELION wrote).
-_INPUT_OPTION = {1: "input_star_mics", 2: "input_star_mics", 4: "fn_input_autopick", 5: "star_mics"}
