@@ -19,9 +19,7 @@ QUIET, PATIENCE = 2.0, 60.0
 @pytest.fixture
 def make_intake(catalog: Catalog, session_id: int, source: Path, clock: Clock) -> Callable[..., Intake]:
     def make(kind: str = "movie") -> Intake:
-        return Intake(
-            catalog, session_id, source, kind=kind, quiet_s=QUIET, patience_s=PATIENCE, clock=clock
-        )
+        return Intake(catalog, session_id, source, kind=kind, quiet_s=QUIET, patience_s=PATIENCE, clock=clock)
 
     return make
 
@@ -33,7 +31,7 @@ def intake(make_intake: Callable[..., Intake]) -> Intake:
 
 def write_movie(path: Path, frames: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with MrcWriter(path, pixel_size_A=1.0, n_frames=len(frames)) as writer:
+    with MrcWriter(path, frames.shape[1:], frames.dtype, pixel_size_A=1.0, n_frames=len(frames)) as writer:
         for frame in frames:
             writer.write(frame)
 
@@ -73,7 +71,9 @@ def test_a_whole_movie_is_taken_in_after_a_short_quiet_time(
 def test_a_growing_mrc_waits_for_as_long_as_it_grows(
     intake: Intake, catalog: Catalog, source: Path, clock: Clock, frames: np.ndarray
 ) -> None:
-    with MrcWriter(source / "m.mrc", pixel_size_A=1.0, n_frames=len(frames)) as writer:
+    with MrcWriter(
+        source / "m.mrc", frames.shape[1:], frames.dtype, pixel_size_A=1.0, n_frames=len(frames)
+    ) as writer:
         for frame in frames:
             writer.write(frame)
             intake.look()

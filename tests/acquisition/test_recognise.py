@@ -66,7 +66,12 @@ def test_any_name_gets_an_answer(name: str) -> None:
     assert recognise(name + "_Fractions.tiff").kind in FileKind
 
 
-@given(st.from_regex(r"FoilHole_[0-9]{1,9}_Data_[0-9_]{1,40}_(Fractions|fractions|FRACTIONS)\.(mrc|tiff|tif)", fullmatch=True))
+@given(
+    st.from_regex(
+        r"FoilHole_[0-9]{1,9}_Data_[0-9_]{1,40}_(Fractions|fractions|FRACTIONS)\.(mrc|tiff|tif)",
+        fullmatch=True,
+    )
+)
 def test_any_foil_hole_movie_is_epus(name: str) -> None:
     found = recognise(f"{DATA}/{name}")
     assert (found.kind, found.software) == (FileKind.MOVIE, "epu")

@@ -4,6 +4,7 @@ Every look ends in at most one transaction. What is remembered between looks can
 any time: a new process finds it again in the catalog and on disk.
 """
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -71,17 +72,18 @@ class Intake:
         kind: str = "movie",
         quiet_s: float = 2.0,
         patience_s: float = 60.0,
-        clock: Clock | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.catalog = catalog
         self.session_id = session_id
         self.source = source
         self.kind = kind
-        self.judge = Judge(quiet_s, patience_s, **({"clock": clock} if clock else {}))
+        self.judge = Judge(quiet_s, patience_s, clock)
         self._watched: dict[str, Watched] = {}
         self._done: dict[str, tuple[int, int | None]] = {}  # key -> size, change stamp when known
         self._items: dict[str, str] = {}
         self._problems: dict[str, str] = {}
+        self._frames: dict[str, int | None] = {}
         self._survey: dict[str, int] = {}
         self._lost = False
         self._metadata = MetadataFinder()
@@ -97,7 +99,7 @@ class Intake:
                 self._items[row.item] = row.key
             if row.state == ExposureState.COMPLETE:
                 self._done[row.key] = (row.size, None)
-                self.judge.note_frames(row.details.get("n_frames"))
+                self._note_frames(row.key, row.details.get("n_frames"))
                 if row.details.get("metadata_file"):
                     self._expects_metadata.add(row.software)
             elif row.state == ExposureState.PROBLEM:
@@ -188,7 +190,8 @@ class Intake:
         was_problem = self._problems.pop(file.key, None)
         self._done.pop(file.key)
         watched = self._watched[file.key] = Watched(file, clock, clock)
-        watched.changes = 1
+        watched.deceptive = True
+        self.judge.forget_frames(self._frames.pop(file.key, None))
         if was_problem is None:
             self._say("warning", f"{file.key} changed after it was taken in; it will be processed anew")
         return _Change(file, ExposureState.SEEN, {"problem_code": None, "problem": None})
@@ -252,7 +255,7 @@ class Intake:
             digest = _hash(file.path)
         except OSError:
             return None  # still held by someone, or gone: the next look knows
-        self.judge.note_frames(structure.n_frames)
+        self._note_frames(file.key, structure.n_frames)
         self._settle(file)
         report.completed += 1
         found = {**metadata.details, "n_frames": structure.n_frames, "shape": structure.shape}
@@ -274,9 +277,12 @@ class Intake:
         report.problems += 1
         return _Change(file, ExposureState.PROBLEM, {"problem_code": str(reason), "problem": text})
 
+    def _note_frames(self, key: str, n_frames: int | None) -> None:
+        self._frames[key] = n_frames
+        self.judge.note_frames(n_frames)
+
     def _settle(self, file: FileSeen) -> None:
         self._watched.pop(file.key, None)
-        self._metadata.forget(file.key)
         self._done[file.key] = (file.size, file.changed_ns)
 
     def _vanished(self, key: str, report: LookReport) -> list[_Change]:

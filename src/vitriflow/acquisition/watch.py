@@ -19,7 +19,7 @@ class Watched:
     first_seen: float
     last_change: float
     longest_gap: float = 0.0
-    changes: int = 0
+    deceptive: bool = False  # it looked whole before, and went on growing: a TIFF written frame by frame
     checked: tuple[int, int] | None = None  # size and change stamp that ``structure`` belongs to
     structure: Completeness | None = None
 
@@ -29,7 +29,8 @@ class Watched:
             return False
         self.longest_gap = max(self.longest_gap, clock - self.last_change)
         self.last_change = clock
-        self.changes += 1
+        if self.structure is not None and self.structure.state == State.COMPLETE:
+            self.deceptive = True
         self.file = file
         return True
 
@@ -89,8 +90,13 @@ class Judge:
 
     def usual_frames(self) -> int | None:
         """The number of frames that most movies of this session had; None before the first."""
-        return self.frame_counts.most_common(1)[0][0] if self.frame_counts else None
+        return max(self.frame_counts, key=lambda n: (self.frame_counts[n], n), default=None)
+
+    def forget_frames(self, n_frames: int | None) -> None:
+        """Take back what was remembered of a movie that turned out not to be finished."""
+        if n_frames and self.frame_counts[n_frames] > 0:
+            self.frame_counts[n_frames] -= 1
 
     def _rhythm(self, watched: Watched) -> float:
-        """A file written in bursts must be still for longer than its longest pause so far."""
-        return min(2.0 * watched.longest_gap, self.patience_s) if watched.changes > 1 else 0.0
+        """A file that looks whole after each frame must be still for longer than its longest pause."""
+        return min(2.0 * watched.longest_gap, self.patience_s) if watched.deceptive else 0.0
