@@ -1,0 +1,231 @@
+"""Score maps for picking: difference or Laplacian of Gaussians, and a template learnt on the spot.
+
+The learnt template answers what blob filters can't: ring-shaped or crowded particles, whose gaps
+and rims look like blobs too. It starts from the blob filter's best peaks, averages the whitened
+image around them to a radial profile, uses that as a matched filter, and repeats. A profile has
+so few values that little noise can be fitted to it; what there is of that is told from particles
+by the skewness of the scores.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from vitriflow.kernels.fourier import frequencies
+from vitriflow.kernels.pick_prepare import Prepared
+
+__all__ = ["Peaks", "blob_scores", "find_peaks", "learnt_scores", "skewness"]
+
+DOG_RATIO = 1.6  # of the two Gaussians' widths: closest to a Laplacian (Marr & Hildreth 1980)
+ROUNDS = 4
+TEMPLATE_RADIUS = 0.8  # of the template, in diameters
+BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.25, 12, 400
+WHITEN_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Local maxima: ``positions (n, 2)`` in y, x (binned px, subpixel), ``heights (n,)``, best first."""
+
+    positions: NDArray[np.float64]
+    heights: NDArray[np.float64]
+
+
+def skewness(scores: torch.Tensor, good: torch.Tensor) -> float:
+    """Third standardised moment: how much more is found on the particles' side than on the other."""
+    values = scores[good]
+    values = values - values.mean()
+    return float((values**3).mean() / (values**2).mean().clamp(min=1e-12) ** 1.5)
+
+
+def _standardised(scores: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+    values = scores[good]
+    return (scores - values.mean()) / values.std().clamp(min=1e-12)
+
+
+def blob_scores(prepared: Prepared, diameters: tuple[float, ...], method: str = "dog") -> list[torch.Tensor]:
+    """Difference of Gaussians (Voss et al. 2009) or Laplacian of Gaussian, one map a diameter.
+
+    Parameters
+    ----------
+    prepared
+        From :func:`vitriflow.kernels.pick_prepare.prepare`.
+    diameters
+        Of discs that the filters answer to best (binned px).
+    method
+        ``dog`` or ``log``.
+
+    Returns
+    -------
+    list
+        Maps ``(h, w)`` in standard deviations over the good pixels; high on particles.
+    """
+    shape = (prepared.image.shape[0], prepared.image.shape[1])
+    ky, kx = frequencies(shape, prepared.image.device)
+    square = (2.0 * math.pi) ** 2 * (ky**2 + kx**2)
+    spectrum = torch.fft.rfft2(prepared.image)
+    maps = []
+    for diameter in diameters:
+        # A disc of radius r is answered best by a Laplacian of sigma = r / sqrt(2)
+        variance = diameter**2 / 8.0
+        if method == "log":
+            transfer = variance * square * torch.exp(-0.5 * variance * square)
+        else:
+            # Widths on both sides of the Laplacian's, with the same peak frequency to first order
+            narrow, wide = variance / DOG_RATIO, variance * DOG_RATIO
+            transfer = torch.exp(-0.5 * narrow * square) - torch.exp(-0.5 * wide * square)
+        maps.append(_standardised(torch.fft.irfft2(spectrum * transfer, s=shape), prepared.good))
+    return maps
+
+
+def find_peaks(scores: torch.Tensor, allowed: torch.Tensor, distance: float, floor: float) -> Peaks:
+    """Local maxima above ``floor``, the best first, none closer to a better one than ``distance``.
+
+    Parameters
+    ----------
+    scores
+        ``(h, w)``.
+    allowed
+        ``(h, w)``: False where no peak may be.
+    distance
+        Least distance of two peaks (binned px).
+    floor
+        Least height.
+    """
+    highest = torch.nn.functional.max_pool2d(scores[None, None], 3, stride=1, padding=1)[0, 0]
+    rows, columns = torch.nonzero((scores == highest) & allowed & (scores > floor), as_tuple=True)
+    heights = scores[rows, columns].double().cpu().numpy()
+    order = np.argsort(-heights, kind="stable")
+    y, x = rows.cpu().numpy()[order], columns.cpu().numpy()[order]
+    heights = heights[order]
+    grid = scores.cpu().numpy()
+    positions = np.stack([y + _vertex(grid, y, x, 0), x + _vertex(grid, y, x, 1)], axis=1)
+    kept = _thinned(positions, distance)
+    return Peaks(positions[kept], heights[kept])
+
+
+def _vertex(
+    grid: NDArray[np.float32], y: NDArray[np.int64], x: NDArray[np.int64], axis: int
+) -> NDArray[np.float64]:
+    """Offset of the parabola's top through a peak and its two neighbours, 0 at the image's rim."""
+    step_y, step_x = (1, 0) if axis == 0 else (0, 1)
+    last_y, last_x = grid.shape[0] - 1, grid.shape[1] - 1
+    before = grid[np.maximum(y - step_y, 0), np.maximum(x - step_x, 0)].astype(np.float64)
+    after = grid[np.minimum(y + step_y, last_y), np.minimum(x + step_x, last_x)].astype(np.float64)
+    curvature = before - 2.0 * grid[y, x] + after
+    offset = np.where(curvature < 0, 0.5 * (before - after) / np.minimum(curvature, -1e-12), 0.0)
+    inside = (y >= step_y) & (x >= step_x) & (y <= last_y - step_y) & (x <= last_x - step_x)
+    return np.where(inside, np.clip(offset, -0.5, 0.5), 0.0)
+
+
+def _thinned(positions: NDArray[np.float64], distance: float) -> NDArray[np.bool_]:
+    """Which of the positions (best first) stay when each drives off its worse neighbours."""
+    kept = np.ones(len(positions), dtype=np.bool_)
+    if len(positions) < 2:
+        return kept
+    pairs = cKDTree(positions).query_pairs(distance, output_type="ndarray")
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    for better, worse in pairs.tolist():
+        if kept[better]:
+            kept[worse] = False
+    return kept
+
+
+def _whitened(prepared: Prepared) -> torch.Tensor:
+    """The image with its radial power made even: noise becomes white, a matched filter just."""
+    image = prepared.image
+    shape = (image.shape[0], image.shape[1])
+    spectrum = torch.fft.rfft2(image)
+    ky, kx = frequencies(shape, image.device)
+    shell = ((ky**2 + kx**2).sqrt() * min(shape)).round().long()
+    shell = shell.clamp(max=min(shape) // 2)
+    power = torch.zeros(int(shell.max()) + 1, device=image.device)
+    power.index_add_(0, shell.flatten(), spectrum.abs().square().flatten())
+    power /= torch.bincount(shell.flatten(), minlength=power.numel()).clamp(min=1)
+    power = power.clamp(min=WHITEN_FLOOR * float(power.max()))
+    white = torch.fft.irfft2(spectrum / power[shell].sqrt(), s=shape)
+    return _standardised(white, prepared.good) * prepared.good
+
+
+def _profile(white: torch.Tensor, seeds: NDArray[np.float64], radius: int) -> NDArray[np.float64] | None:
+    """Mean over seeds and angles of the image around them: ``(radius + 1,)``; None without seeds."""
+    height, width = white.shape
+    at = np.rint(seeds).astype(np.int64)
+    inside = ((at >= radius) & (at < np.array([height, width]) - radius)).all(axis=1)
+    at = at[inside][:MAX_SEEDS]
+    if len(at) < MIN_SEEDS:
+        return None
+    dy, dx = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    offset = torch.from_numpy((dy * width + dx).ravel()).to(white.device)
+    start = torch.from_numpy(at[:, 0] * width + at[:, 1]).to(white.device)
+    mean = white.reshape(-1)[start[:, None] + offset[None]].mean(dim=0).double().cpu().numpy()
+    r = np.hypot(dy, dx).ravel()
+    low = np.floor(r).astype(np.int64)
+    part = r - low
+    size = int(low.max()) + 2
+    total = np.bincount(low, mean * (1 - part), size) + np.bincount(low + 1, mean * part, size)
+    count = np.bincount(low, 1 - part, size) + np.bincount(low + 1, part, size)
+    return np.asarray((total / np.maximum(count, 1e-9))[: radius + 1])
+
+
+def _template(profile: NDArray[np.float64], shape: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """A disc with that radial profile, zero mean, unit power, centred on pixel (0, 0), wrapped round."""
+    radius = profile.size - 1
+    y = np.fft.fftfreq(shape[0]) * shape[0]
+    x = np.fft.fftfreq(shape[1]) * shape[1]
+    r = np.hypot(y[:, None], x[None, :])
+    disc = np.interp(r, np.arange(radius + 1), profile, right=0.0)
+    disc *= np.clip((radius - r) / (0.15 * radius), 0.0, 1.0)
+    inside = r <= radius
+    disc[inside] -= disc[inside].mean()
+    disc /= max(float(np.sqrt((disc**2).sum())), 1e-12)
+    return torch.from_numpy(disc.astype(np.float32)).to(device)
+
+
+def _learn(
+    white: torch.Tensor, spectrum: torch.Tensor, start: torch.Tensor, good: torch.Tensor, diameter: float
+) -> torch.Tensor | None:
+    """Alternate between peaks and template; the last score map."""
+    shape = (white.shape[0], white.shape[1])
+    radius = math.ceil(TEMPLATE_RADIUS * diameter)
+    scores = start
+    for _ in range(ROUNDS):
+        peaks = find_peaks(scores, good, 0.6 * diameter, 0.0)
+        best = peaks.positions[: max(MIN_SEEDS, round(BEST_PART * len(peaks.positions)))]
+        profile = _profile(white, best, radius)
+        if profile is None:
+            return None
+        template = _template(profile, shape, white.device)
+        scores = torch.fft.irfft2(spectrum * torch.fft.rfft2(template), s=shape)
+    return scores
+
+
+def learnt_scores(prepared: Prepared, starts: list[torch.Tensor]) -> torch.Tensor | None:
+    """Scores by a radial template learnt from the micrograph itself.
+
+    Parameters
+    ----------
+    prepared
+        From :func:`vitriflow.kernels.pick_prepare.prepare`.
+    starts
+        Blob maps ``(h, w)`` to begin from; each is tried.
+
+    Returns
+    -------
+    torch.Tensor or None
+        ``(h, w)``, in standard deviations: the most skewed of those that the starts lead to.
+        None where there are too few peaks to learn from.
+    """
+    white = _whitened(prepared)
+    spectrum = torch.fft.rfft2(white)
+    found: list[tuple[float, torch.Tensor]] = []
+    for start in starts:
+        learnt = _learn(white, spectrum, start, prepared.good, prepared.diameter)
+        if learnt is not None:
+            scores = _standardised(learnt, prepared.good)
+            found.append((skewness(scores, prepared.good), scores))
+    return max(found, key=lambda pair: pair[0])[1] if found else None
