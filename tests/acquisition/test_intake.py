@@ -119,6 +119,8 @@ def test_a_tiff_with_fewer_frames_than_its_siblings_waits_for_the_rest(
     assert exposures(catalog)["b.tif"].state == ExposureState.SEEN
     write("b.tif", 4)
     look_until_quiet(intake, clock)
+    clock.wait(2 * QUIET)
+    intake.look()
     assert exposures(catalog)["b.tif"].state == ExposureState.COMPLETE
     assert exposures(catalog)["b.tif"].details["n_frames"] == 4
 

@@ -29,8 +29,8 @@ class Watched:
             return False
         self.longest_gap = max(self.longest_gap, clock - self.last_change)
         self.last_change = clock
-        if self.structure is not None and self.structure.state == State.COMPLETE:
-            self.deceptive = True
+        whole = self.structure is not None and self.structure.state == State.COMPLETE
+        self.deceptive = self.deceptive or (whole and file.size > self.file.size)
         self.file = file
         return True
 
