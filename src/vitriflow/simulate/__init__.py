@@ -1,7 +1,25 @@
-"""A microscope that isn't there."""
+"""A microscope that isn't there: movies with known truth, and sessions that play in real time."""
 
 from vitriflow.simulate.motion import Motion
 from vitriflow.simulate.movie import SimulatedMovie, Truth, simulate_movie
+from vitriflow.simulate.plan import Exposure, Fault, FileFormat, LayoutName, SessionSpec, plan_session
+from vitriflow.simulate.session import SessionReport, Written, simulate_session
 from vitriflow.simulate.spec import MotionSpec, MovieSpec
 
-__all__ = ["Motion", "MotionSpec", "MovieSpec", "SimulatedMovie", "Truth", "simulate_movie"]
+__all__ = [
+    "Exposure",
+    "Fault",
+    "FileFormat",
+    "LayoutName",
+    "Motion",
+    "MotionSpec",
+    "MovieSpec",
+    "SessionReport",
+    "SessionSpec",
+    "SimulatedMovie",
+    "Truth",
+    "Written",
+    "plan_session",
+    "simulate_movie",
+    "simulate_session",
+]

@@ -147,14 +147,14 @@ def _carbon(spec: MovieSpec, canvas: tuple[int, int], rng: np.random.Generator) 
     """Share of carbon at each pixel, 0 to 1: the rim of a hole of 1.2 um crossing the field."""
     radius = 6000.0 / spec.pixel_size_A
     height, width = canvas
-    reach = 0.25 * min(canvas)
+    depth = 0.25 * min(canvas)  # of the rim beyond the centre
     angle = rng.uniform(0, 2 * np.pi)
-    depth = 0.5 * min(canvas) - reach
     centre_y = 0.5 * height - (radius - depth) * np.sin(angle)
     centre_x = 0.5 * width - (radius - depth) * np.cos(angle)
     y, x = np.ogrid[:height, :width]
     distance = np.hypot(y - centre_y, x - centre_x)
-    ragged = 1.0 + 0.004 * np.sin(7 * np.arctan2(y - centre_y, x - centre_x) * 9 + rng.uniform(0, 6))
+    around = np.arctan2(y - centre_y, x - centre_x)
+    ragged = 1.0 + 0.004 * np.sin(63 * around + rng.uniform(0, 6))
     share: Float = (1.0 / (1.0 + np.exp(-(distance - radius * ragged) / 3.0))).astype(np.float32)
     return share
 
@@ -169,10 +169,10 @@ def _carbon_phase(spec: MovieSpec, canvas: tuple[int, int], k2: Float, rng: np.r
 
 
 def _crystals(spec: MovieSpec, canvas: tuple[int, int], rng: np.random.Generator) -> Float:
-    """Share of ice contamination at each pixel, 0 to 1: ragged dark blobs of 200 to 800 A."""
+    """Share of ice contamination at each pixel, 0 to 1: ragged dark blobs of 120 to 500 A."""
     share = np.zeros(canvas, dtype=np.float32)
     for _ in range(spec.n_ice_crystals):
-        radius = rng.uniform(100.0, 400.0) / spec.pixel_size_A
+        radius = rng.uniform(60.0, 250.0) / spec.pixel_size_A
         cy, cx = rng.uniform(0, canvas[0]), rng.uniform(0, canvas[1])
         y0, y1 = max(int(cy - 1.5 * radius), 0), min(int(cy + 1.5 * radius) + 1, canvas[0])
         x0, x1 = max(int(cx - 1.5 * radius), 0), min(int(cx + 1.5 * radius) + 1, canvas[1])

@@ -77,9 +77,9 @@ class MovieSpec(BaseModel):
         ge=0,
         description="in the field; None fills it at particle_spacing_A, 0 is an empty hole",
     )
-    particle_spacing_A: float = Field(default=210.0, gt=20, description="mean distance of neighbours (A)")
+    particle_spacing_A: float = Field(default=170.0, gt=20, description="mean distance of neighbours (A)")
     n_views: int = Field(default=64, ge=1, le=5000, description="different orientations in the field")
-    contrast: float = Field(default=1.0, ge=0, description="multiplies the specimen's physical phase")
+    contrast: float = Field(default=1.25, ge=0, description="multiplies the specimen's physical phase")
     ice_thickness_A: float = Field(default=350.0, ge=0, le=5000, description="vitreous ice (A)")
     ice_noise: float = Field(default=1.0, ge=0, description="multiplies the ice's physical phase noise")
     carbon_edge: bool = Field(default=False, description="a carbon film reaches into the field")

@@ -156,7 +156,8 @@ def _net_scattering(element: str, k2: Float) -> Float:
     atom = scattering_factor(element, k2) + np.float32(hydrogens) * scattering_factor("H", k2)
     water = water_scattering_length(np.zeros(1, dtype=np.float32))[0] * ICE_MOLECULES_PER_A3
     displaced = PROTEIN_A3_PER_DALTON * mass * water * np.exp(-0.25 * SOLVENT_B_FACTOR_A2 * k2)
-    return (atom * np.exp(-0.25 * ATOM_B_FACTOR_A2 * k2) - displaced).astype(np.float32)
+    net: Float = (atom * np.exp(-0.25 * ATOM_B_FACTOR_A2 * k2) - displaced).astype(np.float32)
+    return net
 
 
 def _deposit(y: NDArray[np.float64], x: NDArray[np.float64], size: int) -> Float:
