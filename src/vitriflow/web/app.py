@@ -1,0 +1,136 @@
+"""Makes the web application: pages, API, live stream, shipped files."""
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+import vitriflow
+from vitriflow.catalog import Catalog, views
+from vitriflow.errors import BadConfig
+from vitriflow.web import api, pages, problems
+from vitriflow.web.live import POLL_S, Hub
+from vitriflow.web.lookup import find_scene
+from vitriflow.web.security import LOOPBACK, Guard
+from vitriflow.web.site import STATIC, Site
+
+log = logging.getLogger(__name__)
+
+# Sessions read into memory when the server starts, so that nobody waits for the first look.
+_WARM = 8
+
+
+class _Shipped(StaticFiles):
+    """Files of the package; an address with a hash may be kept for ever."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        versioned = b"v=" in scope.get("query_string", b"")
+        response.headers["cache-control"] = "public, max-age=31536000, immutable" if versioned else "no-cache"
+        return response
+
+
+def _warm_up(site: Site) -> None:
+    """Read the newest sessions' columns ahead of the first reader."""
+    try:
+        keys = [one.key for one in site.read(lambda db: views.list_sessions(db, _WARM))]
+        for key in keys:
+            site.read(lambda db, key=key: find_scene(site, db, key))  # type: ignore[misc]
+    except SQLAlchemyError as error:
+        log.warning("the catalog can't be read yet: %s", error)
+
+
+def create_app(
+    catalog_url: str,
+    *,
+    title: str = "vitriflow",
+    allowed_hosts: Collection[str] = LOOPBACK,
+    scan_interval_s: float | None = None,
+    poll_s: float = POLL_S,
+) -> FastAPI:
+    """The web application over one catalog.
+
+    It reads only, holds no state that matters, and can be restarted or run several times at once.
+
+    Parameters
+    ----------
+    catalog_url
+        SQLAlchemy URL of the catalog.
+    title
+        Name of the facility, shown on every page.
+    allowed_hosts
+        Host names that requests may be for; others are refused. ``*`` allows all. The default
+        fits a server that listens on the loopback address; add the names under which others reach it.
+    scan_interval_s
+        How often the source folders are looked at (s): stated beside the latency.
+    poll_s
+        How often a watched session is looked at for changes (s).
+    """
+    catalog = Catalog(catalog_url)
+    site = Site(title, catalog, Hub(catalog, poll_s), scan_interval_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=_warm_up, args=(site,), name="vitriflow-web-warm-up", daemon=True).start()
+        yield
+        site.hub.close()
+        catalog.close()
+
+    app = FastAPI(
+        title=title,
+        version=vitriflow.__version__,
+        description="Live results of vitriflow, read only.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # Swagger's pages load from a content network; the schema itself is enough
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.site = site
+    problems.install(app)
+    app.include_router(api.router)
+    app.include_router(pages.router)
+    app.mount("/static", _Shipped(directory=STATIC), name="static")
+    app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=3)
+    app.add_middleware(Guard, allowed_hosts=allowed_hosts)
+    return app
+
+
+def create_app_from_env() -> FastAPI:
+    """The application as environment variables describe it, for ``uvicorn --factory``.
+
+    ``VITRIFLOW_CATALOG_URL`` is needed; ``VITRIFLOW_TITLE``, ``VITRIFLOW_ALLOWED_HOSTS`` (commas
+    between) and ``VITRIFLOW_SCAN_INTERVAL_S`` may be given.
+
+    Raises
+    ------
+    BadConfig
+        When the URL is missing or the interval isn't a number.
+    """
+    url = os.environ.get("VITRIFLOW_CATALOG_URL", "")
+    if not url:
+        raise BadConfig(
+            "VITRIFLOW_CATALOG_URL",
+            expected="the URL of the catalog",
+            found="nothing",
+            remedy="Set it, for example to sqlite:////data/vitriflow/catalog.db.",
+        )
+    hosts = [name.strip() for name in os.environ.get("VITRIFLOW_ALLOWED_HOSTS", "").split(",")]
+    interval = os.environ.get("VITRIFLOW_SCAN_INTERVAL_S", "")
+    try:
+        scan_interval_s = float(interval) if interval else None
+    except ValueError:
+        raise BadConfig("VITRIFLOW_SCAN_INTERVAL_S", "a number of seconds", repr(interval)) from None
+    return create_app(
+        url,
+        title=os.environ.get("VITRIFLOW_TITLE", "vitriflow"),
+        allowed_hosts=[name for name in hosts if name] or LOOPBACK,
+        scan_interval_s=scan_interval_s,
+    )

@@ -1,0 +1,112 @@
+"""Columns for the plots: thinned to what a screen can show, and only what is new when asked so."""
+
+from typing import Any
+
+import numpy as np
+
+from vitriflow.web import words
+from vitriflow.web.columns import STATUSES, FloatArray, IntArray, Snapshot, thin
+
+DEFAULT_POINTS = 1500
+MOST_POINTS = 4000
+_STEPS = (200, 500, 1000, 1500, 2500, MOST_POINTS)  # few, so that what is kept stays small
+PLOTTED = (
+    "total_A",
+    "early_A",
+    "late_A",
+    "defocus_A",
+    "astigmatism_A",
+    "fit_resolution_A",
+    "n_picks",
+    "latency_s",
+)
+
+
+def column_answer(snapshot: Snapshot, since: int, known: int, points: int) -> dict[str, Any]:
+    """What ``/columns`` answers.
+
+    Parameters
+    ----------
+    snapshot
+        The processing now.
+    since
+        Change number that the asker has seen; below 0 for none.
+    known
+        How many exposures the asker knows of.
+    points
+        Most points a quantity.
+
+    Returns
+    -------
+    answer
+        ``reset`` says whether the asker must forget what it has. Each quantity has parallel lists
+        ``id``, ``n`` (number of the exposure in the session, from 1), ``t`` (seconds since 1970,
+        when the file was whole; null if not known) and ``y``, with its count, median, 5th and 95th
+        percentile over all exposures, not only over those that are listed.
+    """
+    points = max((step for step in _STEPS if step <= points), default=_STEPS[0])
+    rows = _new_rows(snapshot, since, known, points)
+    reset = rows is None
+    return {
+        "change": snapshot.change,
+        "total": snapshot.size,
+        "reset": reset,
+        "points": points,
+        "quantities": {name: _quantity(snapshot, name, rows, points) for name in PLOTTED},
+    }
+
+
+def _new_rows(snapshot: Snapshot, since: int, known: int, points: int) -> IntArray | None:
+    """Rows after ``since``, or None when the asker had better start afresh.
+
+    Exposures are numbered in order of id. When one comes in between, all later numbers move; that
+    shows as an old row among the last ``total - known``.
+    """
+    if since < 0 or since > snapshot.change or known > snapshot.size:
+        return None
+    rows = np.flatnonzero(snapshot.changes > since)
+    added = snapshot.size - known
+    tail_is_new = added == 0 or bool(np.all(snapshot.changes[-added:] > since))
+    if not tail_is_new or len(rows) > points:
+        return None
+    return np.asarray(rows, dtype=np.int64)
+
+
+def _quantity(snapshot: Snapshot, name: str, rows: IntArray | None, points: int) -> dict[str, Any]:
+    values = snapshot.values[name]
+    shown = words.QUANTITIES[name]
+    chosen = _thinned(snapshot, name, points) if rows is None else rows[np.isfinite(values[rows])]
+    moments = snapshot.times["complete"][chosen]
+    return {
+        "label": shown.label,
+        "unit": shown.unit,
+        "digits": shown.digits,
+        **_statistics(snapshot, name),
+        "id": snapshot.ids[chosen],
+        "n": chosen + 1,
+        "t": [None if at != at else round(at, 1) for at in moments.tolist()],
+        "y": np.round(values[chosen], shown.digits + 1),
+        "s": [STATUSES[code] for code in snapshot.status[chosen]],
+    }
+
+
+def _thinned(snapshot: Snapshot, name: str, points: int) -> IntArray:
+    key = ("thin", name, points)
+    if key not in snapshot.cache:
+        snapshot.cache[key] = thin(snapshot.values[name], points)
+    rows: IntArray = snapshot.cache[key]
+    return rows
+
+
+def _statistics(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    key = ("statistics", name)
+    if key not in snapshot.cache:
+        values: FloatArray = snapshot.values[name]
+        finite = values[np.isfinite(values)]
+        found: dict[str, Any] = {"count": len(finite), "median": None, "p5": None, "p95": None}
+        if len(finite):
+            low, middle, high = np.percentile(finite, (5, 50, 95))
+            found |= {"median": float(middle), "p5": float(low), "p95": float(high)}
+        snapshot.cache[key] = found
+    statistics: dict[str, Any] = snapshot.cache[key]
+    return statistics
