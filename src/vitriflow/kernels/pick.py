@@ -105,7 +105,6 @@ def _scores(
     maps = blob_scores(prepared, diameters, method)
     blobs = torch.stack(maps).amax(dim=0)
     good = prepared.good
-    blobs = (blobs - blobs[good].median()) / blobs[good].std().clamp(min=1e-12)
     if learn:
         rings = blob_scores(prepared, tuple(ring * prepared.diameter for ring in RINGS), "log")
         learnt = learnt_scores(prepared, [blobs, *rings])

@@ -23,7 +23,8 @@ __all__ = ["Peaks", "blob_scores", "find_peaks", "learnt_scores", "skewness"]
 DOG_RATIO = 1.6  # of the two Gaussians' widths: closest to a Laplacian (Marr & Hildreth 1980)
 ROUNDS = 4
 TEMPLATE_RADIUS = 0.8  # of the template, in diameters
-BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.25, 12, 400
+SEED_FLOOR = 0.7  # standard deviations; lower peaks are never the best, only slow
+BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.3, 12, 400
 WHITEN_FLOOR = 1e-3
 
 
@@ -37,14 +38,16 @@ class Peaks:
 
 def skewness(scores: torch.Tensor, good: torch.Tensor) -> float:
     """Third standardised moment: how much more is found on the particles' side than on the other."""
-    values = scores[good]
-    values = values - values.mean()
-    return float((values**3).mean() / (values**2).mean().clamp(min=1e-12) ** 1.5)
+    values = _standardised(scores, good) * good
+    return float((values**2 * values).sum() / good.sum())
 
 
 def _standardised(scores: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    values = scores[good]
-    return (scores - values.mean()) / values.std().clamp(min=1e-12)
+    # Sums under a weight: picking the good pixels out would cost several times as much
+    weight = good.to(scores.dtype)
+    count = weight.sum().clamp(min=1.0)
+    centred = scores - (scores * weight).sum() / count
+    return centred / ((centred.square() * weight).sum() / count).sqrt().clamp(min=1e-12)
 
 
 def blob_scores(prepared: Prepared, diameters: tuple[float, ...], method: str = "dog") -> list[torch.Tensor]:
@@ -96,16 +99,28 @@ def find_peaks(scores: torch.Tensor, allowed: torch.Tensor, distance: float, flo
     floor
         Least height.
     """
-    highest = torch.nn.functional.max_pool2d(scores[None, None], 3, stride=1, padding=1)[0, 0]
-    rows, columns = torch.nonzero((scores == highest) & allowed & (scores > floor), as_tuple=True)
-    heights = scores[rows, columns].double().cpu().numpy()
-    order = np.argsort(-heights, kind="stable")
-    y, x = rows.cpu().numpy()[order], columns.cpu().numpy()[order]
-    heights = heights[order]
     grid = scores.cpu().numpy()
+    y, x = _local_maxima(grid, allowed.cpu().numpy(), floor)
+    heights = grid[y, x].astype(np.float64)
+    order = np.argsort(-heights, kind="stable")
+    y, x, heights = y[order], x[order], heights[order]
     positions = np.stack([y + _vertex(grid, y, x, 0), x + _vertex(grid, y, x, 1)], axis=1)
     kept = _thinned(positions, distance)
     return Peaks(positions[kept], heights[kept])
+
+
+def _local_maxima(
+    grid: NDArray[np.float32], allowed: NDArray[np.bool_], floor: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels above the floor and not below any of their eight neighbours; never on the rim."""
+    candidate = allowed & (grid > floor)
+    candidate[[0, -1], :] = False
+    candidate[:, [0, -1]] = False
+    index = np.flatnonzero(candidate)
+    flat, width = grid.ravel(), grid.shape[1]
+    for step in (1, -1, width, -width, width + 1, width - 1, -width + 1, -width - 1):
+        index = index[flat[index] >= flat[index + step]]
+    return index // width, index % width
 
 
 def _vertex(
@@ -175,15 +190,16 @@ def _profile(white: torch.Tensor, seeds: NDArray[np.float64], radius: int) -> ND
 def _template(profile: NDArray[np.float64], shape: tuple[int, int], device: torch.device) -> torch.Tensor:
     """A disc with that radial profile, zero mean, unit power, centred on pixel (0, 0), wrapped round."""
     radius = profile.size - 1
-    y = np.fft.fftfreq(shape[0]) * shape[0]
-    x = np.fft.fftfreq(shape[1]) * shape[1]
-    r = np.hypot(y[:, None], x[None, :])
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    r = np.hypot(y, x)
     disc = np.interp(r, np.arange(radius + 1), profile, right=0.0)
     disc *= np.clip((radius - r) / (0.15 * radius), 0.0, 1.0)
     inside = r <= radius
     disc[inside] -= disc[inside].mean()
     disc /= max(float(np.sqrt((disc**2).sum())), 1e-12)
-    return torch.from_numpy(disc.astype(np.float32)).to(device)
+    template = np.zeros(shape, dtype=np.float32)
+    template[y % shape[0], x % shape[1]] = disc
+    return torch.from_numpy(template).to(device)
 
 
 def _learn(
@@ -194,7 +210,7 @@ def _learn(
     radius = math.ceil(TEMPLATE_RADIUS * diameter)
     scores = start
     for _ in range(ROUNDS):
-        peaks = find_peaks(scores, good, 0.6 * diameter, 0.0)
+        peaks = find_peaks(scores, good, 0.6 * diameter, SEED_FLOOR)
         best = peaks.positions[: max(MIN_SEEDS, round(BEST_PART * len(peaks.positions)))]
         profile = _profile(white, best, radius)
         if profile is None:
