@@ -22,7 +22,7 @@ def displacement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     k = np.hypot(
         *np.meshgrid(scipy.fft.fftfreq(first.shape[0]), scipy.fft.fftfreq(first.shape[1]), indexing="ij")
     )
-    correlation = scipy.fft.ifft2(np.conj(a) * b * np.exp(-((k / 0.12) ** 2))).real
+    correlation = scipy.fft.ifft2(np.conj(a) * b * np.exp(-((k / 0.06) ** 2))).real
     y, x = np.unravel_index(np.argmax(correlation), correlation.shape)
     height, width = correlation.shape
 
