@@ -31,6 +31,7 @@ _MOST_TAGS = 4096
 _MOST_VALUES = 16_000_000
 _MOST_PAGES = 1_000_000
 _BLOCK = 2048
+_MOST_PIXELS = 1 << 32
 _LAYOUT_TAGS = (
     WIDTH, HEIGHT, BITS, COMPRESSION, SAMPLES, ROWS_PER_STRIP, PREDICTOR, TILE_WIDTH, TILE_HEIGHT,
     SAMPLE_FORMAT,
@@ -115,7 +116,7 @@ class TiffChain:
         start = offset - self._block_at
         if not 0 <= start <= len(self._block) - n_bytes:
             wanted = max(n_bytes, _BLOCK)  # a directory and its values mostly lie together: one read
-            self._block = self.raw.read(offset, wanted) if 0 <= offset < 1 << 62 else b""
+            self._block = self.raw.read(offset, wanted)
             self._block_at = offset
             start = 0
         if len(self._block) < start + n_bytes:
@@ -226,7 +227,7 @@ class TiffChain:
         page.width = self._number(page, WIDTH, 0)
         page.height = self._number(page, HEIGHT, 0)
         page.compression = self._number(page, COMPRESSION, 1)
-        if not (0 < page.width <= 1_000_000 and 0 < page.height <= 1_000_000):
+        if page.width < 1 or page.height < 1 or page.width * page.height > _MOST_PIXELS:
             raise self._broken(f"page {page.number} claims a size of {page.width} x {page.height}")
         page.layout = tuple(self._number(page, code, 0) for code in _LAYOUT_TAGS)
         tiled = TILE_OFFSETS in page.tags

@@ -19,7 +19,7 @@ IMOD_STAMP = 1146047817  # the letters IMOD
 MODE_4_BIT = 101
 MODES: dict[int, Any] = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
 _KNOWN_MODES = {*MODES, 3, 4, MODE_4_BIT}
-_LARGEST_SIDE = 200_000
+_LARGEST_SIDE = 100_000
 _LARGEST_STACK = 10_000_000
 _LARGEST_EXTENDED = 1 << 30
 

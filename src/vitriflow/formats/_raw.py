@@ -58,6 +58,9 @@ class RawFile:
     def read(self, offset: int, n_bytes: int) -> bytes:
         """Up to ``n_bytes`` from ``offset``; fewer only where the file ends."""
         parts: list[bytes] = []
+        n_bytes = min(n_bytes, self.size() - offset)  # a damaged header can ask for anything
+        if offset < 0:
+            return b""
         try:
             while n_bytes > 0:
                 part = os.pread(self._fd, n_bytes, offset)

@@ -66,7 +66,8 @@ class ExposureMetadata(BaseModel):
     foil_hole: str | None = None
     position: str | None = None
     tilt_angle_deg: float | None = None
-    tilt_axis_deg: float | None = None
+    tilt_axis_deg: float | None = Field(default=None, description="as written; check against an alignment")
+    rotation_angle_deg: float | None = Field(default=None, description="RotationAngle of mdoc files, as is")
     tilt_order: int | None = Field(default=None, description="section number in the file, from 0")
     problems: list[str] = Field(default_factory=list, description="what couldn't be understood")
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
@@ -130,23 +131,33 @@ def _assemble(path: Path, head: dict[str, str], titles: list[str], sections: lis
     problems: list[str] = []
     software = _software(titles)
     year_first = software[0] == "Tomo 5"
-    axis = next(
-        (float(m.group(1)) for t in titles if (m := _AXIS.search(t)) and _is_number(m.group(1))), None
-    )
+    axis = next((_float(m.group(1)) for title in titles if (m := _AXIS.search(title))), None)
     exposures = [
         _exposure(path, index, section, head, year_first) for index, (_, section) in enumerate(sections)
     ]
     for exposure in exposures:
         exposure.software, exposure.microscope = software
-        if exposure.tilt_axis_deg is None:
-            exposure.tilt_axis_deg = axis
+        exposure.tilt_axis_deg = _tilt_axis(software[0], axis, exposure.rotation_angle_deg)
         exposure.source = str(path)
-    names = [e.movie_name for e in exposures if e.movie_name]
-    doubles = sorted({name for name in names if names.count(name) > 1}) if len(names) < 2000 else []
+    names = Counter(e.movie_name for e in exposures if e.movie_name)
+    doubles = sorted(name for name, count in names.items() if count > 1)
     if doubles:
         problems.append(f"{len(doubles)} movies are named more than once, first {doubles[0]}")
     image_file = head.get("ImageFile")
     return Mdoc(path, _kind(head, sections), titles, image_file, exposures, problems)
+
+
+def _tilt_axis(software: str | None, title: float | None, rotation: float | None) -> float | None:
+    """Angle of the tilt axis from the images' y axis (degrees, -180 to 180), as written: unproved.
+
+    SerialEM gives it in a title, and RotationAngle is 90 degrees more; in Tomo 5's files
+    RotationAngle is the axis and the title is 90 degrees off.
+    """
+    if software == "Tomo 5":
+        return rotation if rotation is not None else title
+    if title is not None or rotation is None:
+        return title
+    return (rotation - 90.0 + 180.0) % 360.0 - 180.0
 
 
 def _is_number(text: str) -> bool:
@@ -203,7 +214,7 @@ def _exposure(
         found.nominal_defocus_A = -defocus * ANGSTROM_PER_UM + 0.0  # um, negative is under
     found.binning = _positive(section.Binning)
     found.tilt_angle_deg = found.stage_alpha_deg = _finite(section.TiltAngle)
-    found.tilt_axis_deg = _finite(section.RotationAngle)
+    found.rotation_angle_deg = _finite(section.RotationAngle)
     if section.StagePosition is not None:
         found.stage_x_um, found.stage_y_um = map(_finite, section.StagePosition)
     found.stage_z_um = _finite(section.StageZ)

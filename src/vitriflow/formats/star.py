@@ -107,9 +107,9 @@ def write_star(path: Path, blocks: "Mapping[str, Block]") -> None:
     import vitriflow
 
     out = io.StringIO()
-    out.write(f"\n# version 30001\n# written by vitriflow {vitriflow.__version__}\n")
+    out.write(f"\n# written by vitriflow {vitriflow.__version__}\n")
     for name, block in blocks.items():
-        out.write(f"\ndata_{name}\n\n")
+        out.write(f"\n# version 30001\n\ndata_{name}\n\n")  # how RELION knows tables with optics groups
         if isinstance(block, Mapping):
             for key, value in block.items():
                 out.write(f"_{key} {_value(value, f'{key} of data_{name}'):>24}\n")
