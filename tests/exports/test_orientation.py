@@ -120,11 +120,12 @@ def eer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An EER movie with more electrons at low rows, and one gain reference in three formats."""
     folder = tmp_path_factory.mktemp("eer")
     random = np.random.default_rng(5)
-    rate = 0.004 * lopsided((EER_SIDE, EER_SIDE), -0.5, 0.2)
+    # Dense enough that RELION takes no pixel for a hot one.
+    rate = 0.15 * lopsided((EER_SIDE, EER_SIDE), -0.6, 0.2)
     with EerWriter(folder / "e.eer", (EER_SIDE, EER_SIDE)) as writer:
-        for _ in range(FRAMES):
+        for _ in range(3):  # the fewest that RELION takes
             writer.write((random.random((EER_SIDE, EER_SIDE)) < rate).astype(np.uint8))
-    gain = lopsided((EER_SIDE, EER_SIDE), 0.4, 0.1).astype(np.float32)
+    gain = lopsided((EER_SIDE, EER_SIDE), 0.25, 0.1).astype(np.float32)
     write_mrc(folder / "g.mrc", gain, 1.0)
     tifffile.imwrite(folder / "g.tif", gain)
     tifffile.imwrite(folder / "g.gain", gain)
@@ -143,6 +144,6 @@ def test_relion_and_vitriflow_read_eer_and_its_gain_references_alike(
         reference = read_gain(eer / gain, shape, movie_format="eer")
         ours = ours / reference.array if reference.convention == "divide" else ours * reference.array
     theirs = motion_correct(run_relion, eer, "e.eer", gain, "--eer_grouping", 1, "--eer_upsampling", 1)
-    medians = [np.median(blocks(image, 64).reshape(8, 8, 8, 8), axis=(1, 3)) for image in (theirs, ours)]
-    assert likeness(medians[0], medians[1]) > 0.97
-    assert likeness(medians[0], medians[1][::-1]) < 0.8
+    theirs, ours = blocks(theirs, 512), blocks(ours, 512)
+    assert likeness(theirs, ours) > 0.98
+    assert likeness(theirs, ours[::-1]) < 0.8

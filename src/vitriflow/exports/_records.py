@@ -1,10 +1,27 @@
 """Result records of one exposure, read as what RELION's tables need of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 _PIXEL_TOLERANCE = 1e-3  # relative; what two calibrations of one magnification may differ by
+# What is read of a record, and of the provenance in it.
+RECORD_FIELDS = (
+    "outputs",
+    "n_frames",
+    "n_picks",
+    "pixel_size_A",
+    "total_A",
+    "early_A",
+    "late_A",
+    "defocus_u_A",
+    "defocus_v_A",
+    "defocus_angle_deg",
+    "phase_shift_deg",
+    "cross_correlation",
+    "fit_resolution_A",
+)
+PROVENANCE_FIELDS = ("inputs", "parameters")
 NO_FIT_RESOLUTION_A = 999.0  # RELION wants a number: one that every "better than" selection leaves out
 
 
@@ -23,15 +40,21 @@ class Item:
 
 @dataclass(frozen=True)
 class Done:
-    """One finished node of an exposure, with its result record."""
+    """One finished node of an exposure, with what is needed of its result record."""
 
     node: str
     record: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, node: str, values: Sequence[Any]) -> "Done":
+        """From values in the order of ``RECORD_FIELDS`` and ``PROVENANCE_FIELDS``."""
+        record = dict(zip((*RECORD_FIELDS, *PROVENANCE_FIELDS), values, strict=True))
+        return cls(node, {name: value for name, value in record.items() if value is not None})
+
     @property
     def role(self) -> str:
         """``motion``, ``ctf``, ``picks`` or nothing: told by what the record holds, not by a step's name."""
-        for key, role in (("frame_shifts_A", "motion"), ("defocus_u_A", "ctf"), ("n_picks", "picks")):
+        for key, role in (("n_frames", "motion"), ("defocus_u_A", "ctf"), ("n_picks", "picks")):
             if key in self.record:
                 return role
         return ""
@@ -39,7 +62,7 @@ class Done:
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The parameters that the step ran with."""
-        found: Mapping[str, Any] = (self.record.get("provenance") or {}).get("parameters") or {}
+        found: Mapping[str, Any] = self.record.get("parameters") or {}
         return found
 
     def output(self, port: str) -> str | None:
@@ -49,8 +72,7 @@ class Done:
 
     def inputs(self) -> set[str]:
         """Paths that the step read."""
-        artifacts = (self.record.get("provenance") or {}).get("inputs") or {}
-        return {str(artifact["path"]) for artifact in artifacts.values()}
+        return {str(artifact["path"]) for artifact in (self.record.get("inputs") or {}).values()}
 
     def outputs(self) -> set[str]:
         """Paths that the step wrote."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 FILE_MODE = 0o640  # nothing world-readable
+_BLANK = re.compile(r"\s")
 _WORD = re.compile(r"'([^']*)'|\"([^\"]*)\"|(\S+)")
 
 
@@ -19,7 +20,7 @@ def word(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6f}"
     text = str(value)
-    if text == "" or any(character.isspace() for character in text):
+    if text == "" or _BLANK.search(text):
         return f'"{text}"'
     return text
 

@@ -10,7 +10,7 @@ from vitriflow.catalog import Catalog, Exposure, Measure, Processing, ResultRow,
 from vitriflow.errors import BadParameter
 from vitriflow.exports._names import IMPORT, ProjectNames
 from vitriflow.exports._pipeline import NODE_COORDINATES, NODE_MICROGRAPHS, NODE_MOVIES, Job, write_pipeline
-from vitriflow.exports._records import Done, Item, Optics
+from vitriflow.exports._records import PROVENANCE_FIELDS, RECORD_FIELDS, Done, Item, Optics
 from vitriflow.exports._rows import LeftOutError, RowMaker
 from vitriflow.exports._star import write_if_changed
 from vitriflow.exports._tables import FALLBACK, Table
@@ -18,6 +18,7 @@ from vitriflow.exports._tables import FALLBACK, Table
 _CHUNK = 300
 _OPEN = (TaskState.WAITING, TaskState.READY, TaskState.RUNNING)
 _GIVEN = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast")
+_ITEM_COLUMNS = ("id", "key", "item", "path", "kind", "optics_group", "details")  # as in Item
 _NOTE = "Made by vitriflow; its tables grow while results arrive. Start new jobs; don't continue this one.\n"
 
 
@@ -216,8 +217,11 @@ def _load(db: OrmSession, processing_id: int, exposures: list[int]) -> list[tupl
         )
     ).all()
     wanted = _standing(tasks)
+    # The database picks out what is needed: whole records carry curves and tracks, 40 kB an exposure.
+    parts = [ResultRow.record[name] for name in RECORD_FIELDS]
+    parts += [ResultRow.record[("provenance", name)] for name in PROVENANCE_FIELDS]
     results = db.execute(
-        select(ResultRow.item_id, ResultRow.node, ResultRow.revision, ResultRow.record)
+        select(ResultRow.item_id, ResultRow.node, ResultRow.revision, *parts)
         .where(
             ResultRow.processing_id == processing_id,
             ResultRow.item_type == "exposure",
@@ -227,17 +231,12 @@ def _load(db: OrmSession, processing_id: int, exposures: list[int]) -> list[tupl
         .order_by(ResultRow.item_id, ResultRow.node)
     )
     done: dict[int, list[Done]] = {exposure: [] for exposure in exposures}
-    for item_id, node, revision, record in results:
+    for item_id, node, revision, *values in results:
         if wanted.get((item_id, node)) == revision:
-            done[item_id].append(Done(node, record))
-    rows = db.scalars(select(Exposure).where(Exposure.id.in_(exposures)).order_by(Exposure.id))
-    return [
-        (
-            Item(one.id, one.key, one.item, one.path, one.kind, one.optics_group, one.details or {}),
-            done[one.id],
-        )
-        for one in rows
-    ]
+            done[item_id].append(Done.of(node, values))
+    columns = [getattr(Exposure, name) for name in _ITEM_COLUMNS]
+    rows = db.execute(select(*columns).where(Exposure.id.in_(exposures)).order_by(Exposure.id))
+    return [(Item(*row), done[row[0]]) for row in rows]
 
 
 def _standing(tasks: Any) -> dict[tuple[int, str], int]:
