@@ -18,6 +18,8 @@ Bool = NDArray[np.bool_]
 
 # Steepness of a step, in robust deviations of the image's own gradients, from which it's an artefact
 EDGE_SEED, EDGE_GROW = 11.0, 5.5
+# A step reaches to this part of its steepest nearby
+EDGE_RIDGE = 0.35
 # ... and against the gradients at the image's own particle-sized dark spots
 EDGE_OVER_SPOTS = 2.5
 BLOCKS, SPOTS_A_BLOCK = 4, 3
@@ -98,7 +100,9 @@ def _edges(image: Float, diameter: float) -> Bool:
     """Long or large steep steps: ``(height, width)``."""
     steepness = _robust(ndimage.gaussian_gradient_magnitude(image, 0.5 * diameter))
     over = max(1.0, EDGE_OVER_SPOTS * _spot_gradient(image, steepness, diameter) / EDGE_SEED)
-    grown, _ = ndimage.label(steepness > EDGE_GROW * over)
+    # Blurring spreads a very steep step beyond where it is: count only the ridge of each
+    ridge = EDGE_RIDGE * ndimage.maximum_filter(steepness, max(3, round(2.0 * diameter) | 1))
+    grown, _ = ndimage.label(steepness > np.maximum(EDGE_GROW * over, ridge))
     areas = np.bincount(grown.ravel())
     peaks = ndimage.maximum(steepness, grown, np.arange(areas.size))
     # the blurred gradient of one particle covers about pi (0.9 d)^2

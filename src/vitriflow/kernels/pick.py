@@ -24,7 +24,8 @@ SMALLEST, LARGEST = 0.6, 0.85
 RINGS = (1.0, 1.2)  # where rings and shells answer best: only starts for the learnt template
 MIN_DISTANCE = 0.6
 FLOOR = 0.5  # candidates below this many deviations aren't kept
-LEARNT_SKEWNESS = 0.8  # from which a learnt template is believed, if also above the blobs'
+LEARNT_SKEWNESS = 0.5  # from which a learnt template is believed, ...
+LEARNT_GAIN = 1.2  # ... if also so many times the blobs'
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,18 @@ def _checked_range(diameter_A: float, low: float | None, high: float | None) -> 
 
 def _scores(
     prepared: Prepared, diameters: tuple[float, ...], method: str, learn: bool
-) -> tuple[torch.Tensor, str]:
-    """The score map that tells particles best, and which it is."""
-    maps = blob_scores(prepared, diameters, method)
-    blobs = torch.stack(maps).amax(dim=0)
-    good = prepared.good
+) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """The score map that tells particles best, the same of the inverted image, and which it is."""
+    maps = torch.stack(blob_scores(prepared, diameters, method))
+    blobs, inverted = maps.amax(dim=0), (-maps).amax(dim=0)
     if learn:
         rings = blob_scores(prepared, tuple(ring * prepared.diameter for ring in RINGS), "log")
         learnt = learnt_scores(prepared, [blobs, *rings])
         if learnt is not None:
-            lean = skewness(learnt, good)
-            if lean > LEARNT_SKEWNESS and lean > skewness(blobs, good):
-                return learnt, "learnt"
-    return blobs, method
+            lean = skewness(learnt, prepared.good)
+            if lean > max(LEARNT_SKEWNESS, LEARNT_GAIN * skewness(blobs, prepared.good)):
+                return learnt, -learnt, "learnt"
+    return blobs, inverted, method
 
 
 def pick(
@@ -176,9 +176,11 @@ def pick(
     empty = Peaks(np.zeros((0, 2)), np.zeros(0))
     peaks, cut, used = empty, Cut(math.inf, 0.0, False), method
     if bool(allowed.any()):
-        scores, used = _scores(prepared, _blob_diameters(low / binned_A, high / binned_A), method, learn)
+        scores, inverted, used = _scores(
+            prepared, _blob_diameters(low / binned_A, high / binned_A), method, learn
+        )
         peaks = find_peaks(scores, allowed, distance, FLOOR)
-        decoys = find_peaks(-scores, allowed, distance, FLOOR)
+        decoys = find_peaks(inverted, allowed, distance, FLOOR)
         cut = automatic_threshold(peaks.heights, decoys.heights)
     limit = cut.threshold if threshold is None else threshold
     if max_picks is not None and (peaks.heights >= limit).sum() > max_picks:

@@ -20,7 +20,10 @@ Array = NDArray[np.float64]
 MIN_PEAKS = 30
 SIGNIFICANT = 4.0  # deviations by which peaks must outnumber decoys somewhere
 SCALES = np.linspace(0.5, 1.0, 26)
+STARTS = (0.5, 0.8, 0.97)  # parts of the peaks that are taken for noise at first
+DOUBT = 6.0  # log likelihood that a smaller noise must gain
 ITERATIONS = 60
+FAR, FAR_COUNT = 1.5, 3  # so many peaks so far above the highest decoy are no chance either
 GRID = 400
 MIN_SEPARATION = 1.5  # of noise and particles, in the noise's deviations
 
@@ -87,15 +90,17 @@ class _Mixture:
     scale: float
 
 
-def _mixture(heights: Array, decoys: Array, grid: Array, density: Array) -> _Mixture | None:
-    """Expectation maximisation for each scale of the noise at once; the likeliest wins."""
-    scales = SCALES[:, None]
+def _mixture(heights: Array, decoys: Array, grid: Array, density: Array) -> _Mixture:
+    """Expectation maximisation for each scale of the noise and each start at once; the likeliest wins."""
+    starts = np.array(STARTS)
+    scales = np.repeat(SCALES, len(starts))[:, None]
+    starts = np.tile(starts, len(SCALES))[:, None]
     values = heights[None, :]
     null = np.interp(values / scales, grid, density, right=0.0) / scales
     spread = max(float(decoys.std()), 1e-3)
-    mean = np.full_like(scales, float(np.quantile(heights, 0.8)))
+    weight = 1.0 - starts
+    mean = np.quantile(heights, 0.5 * (1.0 + starts[:, 0]))[:, None]
     deviation = np.full_like(scales, max(float(heights.std()), 1e-3))
-    weight = np.full_like(scales, 0.5)
     lowest = scales * (float(decoys.mean()) + MIN_SEPARATION * spread)
     for _ in range(ITERATIONS):
         signal = weight * _normal(values, mean, deviation)
@@ -106,12 +111,12 @@ def _mixture(heights: Array, decoys: Array, grid: Array, density: Array) -> _Mix
         deviation = np.sqrt((share * (values - mean) ** 2).sum(axis=1, keepdims=True) / total)
         deviation = np.maximum(deviation, 0.5 * spread)
     fit = weight * _normal(values, mean, deviation) + (1.0 - weight) * null
-    likelihood = np.log(np.maximum(fit, 1e-300)).sum(axis=1)
+    likelihood = np.log(np.maximum(fit, 1e-12)).sum(axis=1)
+    # Fringes raise decoys only where particles are dense: a smaller noise has to earn its place
+    likelihood -= DOUBT * (scales[:, 0] < 1.0)
     best = int(likelihood.argmax())
-    if not np.isfinite(likelihood[best]):
-        return None
     return _Mixture(
-        float(weight[best, 0]), float(mean[best, 0]), float(deviation[best, 0]), float(SCALES[best])
+        float(weight[best, 0]), float(mean[best, 0]), float(deviation[best, 0]), float(scales[best, 0])
     )
 
 
@@ -137,15 +142,14 @@ def automatic_threshold(heights: Array, decoys: Array) -> Cut:
     if heights.size == 0:
         return Cut(math.inf, 0.0, False)
     significance, above, false = _excess(heights, decoys)
-    if significance < SIGNIFICANT:
+    far = int((heights > FAR * float(decoys.max(initial=1.0))).sum())
+    if significance < SIGNIFICANT and far < FAR_COUNT:
         return Cut(math.inf, 0.0, False)
     strict = _by_decoys(heights, above, false)
     if heights.size < MIN_PEAKS or decoys.size < MIN_PEAKS:
         return strict
     grid, density = _density(decoys)
     fit = _mixture(heights, decoys, grid, density)
-    if fit is None:
-        return strict
     levels = np.linspace(0.0, max(fit.mean, 1e-3), 300)
     true = fit.weight * _upper(levels, fit.mean, fit.deviation)
     below = np.interp(levels / fit.scale, grid, np.cumsum(density) * grid[1], right=1.0)
