@@ -89,29 +89,43 @@ class TiffDecoder:
 
     def __call__(self, raw: RawFile, page: Page) -> NDArray[Any]:
         """The page as ``(height, width)``, row 0 being the bottom of the picture."""
+        if len(page.offsets) == 1:  # a frame in one strip, as cameras write it: no copy but the flip
+            return self._flipped(self._piece(raw, page, 0)[0])
         image = np.zeros(self.shape, self.dtype)
-        for index, (offset, size) in enumerate(zip(page.offsets, page.sizes, strict=True)):
-            data = raw.read(int(offset), int(size))
-            if len(data) < size:
-                raise BadFile(
-                    Reason.CHANGED,
-                    str(self._path),
-                    expected=f"{size} bytes for page {page.number}",
-                    found=f"{len(data)} bytes: the file became shorter while it was read",
-                    remedy="Copy it again from the source.",
-                )
-            try:
-                segment, (_, _, top, left, _), _ = self._decode(data, index)
-                if segment is None:
-                    continue
-                height = min(segment.shape[1], self.shape[0] - top)
-                width = min(segment.shape[2], self.shape[1] - left)
-                image[top : top + height, left : left + width] = segment[0, :height, :width, 0]
-            except MemoryError:
-                raise
-            except Exception as error:  # each codec has its own exceptions
-                raise _undecodable(self._path, f"page {page.number}", error) from error
-        return np.ascontiguousarray(image[::-1])
+        for index in range(len(page.offsets)):
+            piece, top, left = self._piece(raw, page, index)
+            height = min(piece.shape[0], self.shape[0] - top)
+            width = min(piece.shape[1], self.shape[1] - left)
+            image[top : top + height, left : left + width] = piece[:height, :width]
+        return self._flipped(image)
+
+    def _flipped(self, image: NDArray[Any]) -> NDArray[Any]:
+        height, width = self.shape
+        if image.shape[0] < height or image.shape[1] < width:
+            raise _undecodable(self._path, "a whole page", ValueError(f"only {image.shape} decoded"))
+        return np.ascontiguousarray(image[height - 1 :: -1, :width], dtype=self.dtype)
+
+    def _piece(self, raw: RawFile, page: Page, index: int) -> tuple[NDArray[Any], int, int]:
+        """One strip or tile, and the row and column where it belongs."""
+        size = int(page.sizes[index])
+        data = raw.read(int(page.offsets[index]), size)
+        if len(data) < size:
+            raise BadFile(
+                Reason.CHANGED,
+                str(self._path),
+                expected=f"{size} bytes for page {page.number}",
+                found=f"{len(data)} bytes: the file became shorter while it was read",
+                remedy="Copy it again from the source.",
+            )
+        try:
+            segment, (_, _, top, left, _), _ = self._decode(data, index)
+            if segment is None:
+                raise ValueError("no data")
+            return segment[0, :, :, 0], int(top), int(left)
+        except MemoryError:
+            raise
+        except Exception as error:  # each codec has its own exceptions
+            raise _undecodable(self._path, f"page {page.number}", error) from error
 
 
 class TiffMovie(Movie):
