@@ -1,0 +1,223 @@
+"""The last walk: frames moved and added up, weighted, and turned into micrographs."""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitriflow.errors import BadImage
+from vitriflow.kernels.dose import curve_on_spectrum, dose_weights, low_rank_weights
+from vitriflow.kernels.fourier import fourier_crop, frequencies
+from vitriflow.kernels.frames import FrameStore
+from vitriflow.kernels.motion_field import MotionField
+from vitriflow.kernels.spectrum import Spectrum, power_spectrum
+from vitriflow.kernels.warp import spline_response, warp_accumulate
+
+if TYPE_CHECKING:
+    from vitriflow.kernels.motion import MotionSettings
+
+__all__ = ["Sums", "add_moved_frames", "binned_shape"]
+
+_CURVE_SAMPLES = 2048
+_SPECTRUM_OVERLAP = 0.125
+
+
+@dataclass
+class Sums:
+    """What a movie adds up to once its motion is undone; see ``Corrected`` for the meaning."""
+
+    micrograph: torch.Tensor
+    unweighted: torch.Tensor | None
+    odd: torch.Tensor | None
+    even: torch.Tensor | None
+    dose_weighted: bool
+    pixel_size_A: float
+    spectrum: Spectrum | None
+    warnings: list[str] = field(default_factory=list)
+
+
+def binned_shape(shape: tuple[int, int], bin_factor: float) -> tuple[int, int]:
+    """Size after binning: as it was for 1, else the even size below ``size / bin_factor``."""
+    if bin_factor == 1.0:
+        return shape
+    height, width = (2 * math.floor(size / bin_factor / 2 + 1e-6) for size in shape)
+    return (height, width)
+
+
+def add_moved_frames(
+    store: FrameStore,
+    gain: NDArray[np.float32] | None,
+    motion: MotionField,
+    live: NDArray[np.int64],
+    settings: "MotionSettings",
+    *,
+    device: str,
+    threads: int,
+) -> Sums:
+    """Move frames onto the first and make the sums that ``settings`` ask for.
+
+    Parameters
+    ----------
+    store
+        The frames, their bad pixels replaced.
+    gain
+        ``(height, width)`` to multiply by, or None.
+    motion
+        The field (px).
+    live
+        Numbers of the frames to add; the others weigh nothing.
+    settings
+        What was chosen.
+    device, threads
+        Where and with how many threads.
+
+    Raises
+    ------
+    ValueError
+        When binning leaves nothing.
+    """
+    shape = motion.shape
+    k, curves, factors = _plan(store.n_frames, live, settings)
+    rows = factors
+    if settings.halves:
+        odd = np.arange(store.n_frames) % 2 == 0  # frame 1 is odd
+        rows = np.concatenate([factors * odd, factors * ~odd])
+    rows = np.concatenate([rows, np.zeros((1, store.n_frames), dtype=np.float32)])
+    rows[-1, live] = 1.0
+    sums = torch.zeros((len(rows), *shape), dtype=torch.float32, device=device)
+    spectra = _GroupSpectra(settings, shape)
+    blocks = motion.on_blocks()
+    for start, group in store.groups(spectra.frames_per_group):
+        frames = slice(start, start + len(group))
+        warp_accumulate(group, gain, blocks[frames], rows[:, frames], sums, threads=threads)
+        spectra.take(sums[-1])
+    if settings.halves:
+        n = len(factors)
+        halves = [_finish(sums[i * n : (i + 1) * n], curves[-1:], k, shape, settings)[0] for i in (0, 1)]
+        sums[:n] += sums[n : 2 * n]
+        sums = sums[:n]
+    else:
+        halves = []
+        sums = sums[:-1]
+    finished = _finish(sums, curves, k, shape, settings)
+    new_shape = (finished[0].shape[0], finished[0].shape[1])
+    weighted = settings.dose_weighting and settings.dose_per_frame is not None
+    return Sums(
+        micrograph=finished[-1],
+        unweighted=finished[0] if weighted and settings.unweighted else None,
+        odd=halves[0] if halves else None,
+        even=halves[1] if halves else None,
+        dose_weighted=weighted,
+        pixel_size_A=settings.pixel_size_A * shape[1] / new_shape[1],
+        spectrum=spectra.result(),
+        warnings=spectra.warnings,
+    )
+
+
+def _plan(
+    n_frames: int, live: NDArray[np.int64], settings: "MotionSettings"
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], NDArray[np.float32]]:
+    """How to make the wanted images.
+
+    Returns frequencies ``(n_k,)`` (1/A), for each image its curves ``(n_sums, n_k)``, and the factors
+    ``(n_sums, n_frames)`` of the frames in the sums.
+    """
+    top = math.sqrt(0.5) / settings.pixel_size_A  # the corner of the spectrum
+    k = np.linspace(0.0, top, _CURVE_SAMPLES)
+    plain = np.zeros((1, n_frames), dtype=np.float32)
+    plain[0, live] = 1.0
+    if not settings.dose_weighting or settings.dose_per_frame is None:
+        return k, [np.ones((1, len(k)))], plain
+    weights = dose_weights(
+        n_frames,
+        k,
+        settings.dose_per_frame,
+        pre_exposure=settings.pre_exposure,
+        voltage_kV=settings.voltage_kV,
+    )
+    weights = weights[live] / np.sqrt((weights[live] ** 2).sum(axis=0))
+    some, curve = low_rank_weights(weights, with_plain=settings.unweighted)
+    factors = np.zeros((len(some), n_frames), dtype=np.float32)
+    factors[:, live] = some
+    first = np.zeros((len(some), len(k)))
+    first[0] = 1.0
+    return k, ([first] if settings.unweighted else []) + [curve], factors
+
+
+def _finish(
+    sums: torch.Tensor,
+    curves: list[NDArray[np.float64]],
+    k: NDArray[np.float64],
+    shape: tuple[int, int],
+    settings: "MotionSettings",
+) -> list[torch.Tensor]:
+    """Combine sums in Fourier space into one image for each set of curves, sharpened and binned."""
+    new_shape = binned_shape(shape, settings.bin_factor)
+    if min(new_shape) < 2:
+        raise ValueError(f"binning {shape} by {settings.bin_factor} leaves nothing")
+    ky, kx = frequencies(shape, sums.device)
+    radius = fourier_crop(torch.sqrt(ky * ky + kx * kx), shape, new_shape) / settings.pixel_size_A
+    images: list[torch.Tensor | None] = [None] * len(curves)
+    for index, image in enumerate(sums):
+        spectrum = fourier_crop(torch.fft.rfft2(image), shape, new_shape)
+        for place, curve in enumerate(curves):
+            if not np.any(curve[index]):
+                continue
+            plain = np.all(curve[index] == 1.0)
+            part = spectrum if plain else spectrum * curve_on_spectrum(curve[index], k, radius)
+            known = images[place]
+            images[place] = (
+                part.clone() if known is None and plain else part if known is None else known.add_(part)
+            )
+    response = fourier_crop(spline_response(shape, sums.device), shape, new_shape)
+    response[response == 0] = 1.0  # the Nyquist lines of a crop: their spectrum is zero as well
+    scale = new_shape[0] * new_shape[1] / (shape[0] * shape[1])
+    done = []
+    for combined in images:
+        assert combined is not None
+        done.append(torch.fft.irfft2(combined.div_(response).mul_(scale), s=new_shape))
+    return done
+
+
+class _GroupSpectra:
+    """Averages the power of sums of a few aligned frames, for the CTF."""
+
+    def __init__(self, settings: "MotionSettings", shape: tuple[int, int]) -> None:
+        dose = settings.dose_per_frame
+        wanted = 4 if dose is None else round(settings.spectrum_dose / dose)
+        self.frames_per_group = int(np.clip(wanted, 1, 16))
+        self.warnings: list[str] = []
+        self._pixel_size_A = settings.pixel_size_A
+        self._power: torch.Tensor | None = None
+        self._last: Spectrum | None = None
+        self._count = 0
+
+    def take(self, total: torch.Tensor) -> None:
+        """Use the sum of one group, then set it to zero."""
+        if not self.warnings:
+            try:
+                spectrum = power_spectrum(total, self._pixel_size_A, overlap=_SPECTRUM_OVERLAP)
+            except BadImage as error:
+                if self._power is None and self._count == 0:
+                    self.warnings.append(f"no power spectrum: {error}")
+            else:
+                power = spectrum.amplitude.square()
+                self._power = power if self._power is None else self._power.add_(power)
+                self._last = spectrum
+                self._count += 1
+        total.zero_()
+
+    def result(self) -> Spectrum | None:
+        """The averaged amplitude, freed of the spline's response."""
+        if self._power is None or self._last is None:
+            return None
+        box = self._power.shape[0]
+        # Frequencies of the box in cycles per pixel of the movie.
+        axis = torch.fft.fftshift(torch.fft.fftfreq(box, device=self._power.device))
+        axis = axis * (self._pixel_size_A / self._last.pixel_size_A)
+        line = (4.0 + 2.0 * torch.cos(2 * torch.pi * axis)) / 6.0
+        amplitude = (self._power / self._count).sqrt() / (line[:, None] * line[None, :])
+        return Spectrum(amplitude, self._last.pixel_size_A, self._last.n_tiles)
