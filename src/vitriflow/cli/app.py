@@ -4,6 +4,13 @@ import sys
 
 import typer
 
+import vitriflow
+from vitriflow.cli.demo import demo
+from vitriflow.cli.session import explain, run, serve, status
+from vitriflow.cli.setup import doctor, init
+from vitriflow.cli.simulate import simulate
+from vitriflow.cli.step import step_app
+from vitriflow.cli.validate import validate
 from vitriflow.errors import VitriflowError
 
 app = typer.Typer(
@@ -13,6 +20,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (run, status, explain, serve, init, doctor, simulate, demo, validate):
+    app.command()(command)
+app.add_typer(step_app, name="step")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(vitriflow.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="show the version"
+    ),
+) -> None:
+    """Live processing and custody of cryo-EM data."""
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from vitriflow.acquisition import FileKind, SourceLostError, look, recognise
 from vitriflow.config import Config, MicroscopeSection
 from vitriflow.errors import BadFile, BadParameter
 from vitriflow.formats import State, check_complete
-from vitriflow.pipeline import Template, parameter_names
+from vitriflow.pipeline import Template
+from vitriflow.steps import find_step
 from vitriflow.storage import safe_name
 
 MOVIES = "single-particle"
@@ -86,7 +87,11 @@ def join_parameters(
     What is fixed about a microscope is only passed on where a step uses it; anything that a
     person asked for stays in, so that one that no step uses is an error.
     """
-    used = parameter_names(template)
+    used = {
+        name
+        for node in template.written.nodes.values()
+        for name in find_step(node.step).Parameters.model_fields
+    }
     fixed = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in scope.step_parameters().items()

@@ -1,0 +1,283 @@
+"""Runs a session on one machine: watch, process, keep the RELION project, until stopped or done."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from vitriflow.acquisition import Intake, LookReport
+from vitriflow.catalog import (
+    Catalog,
+    Event,
+    Processing,
+    Session,
+    SessionState,
+    now,
+    take_lease,
+    this_owner,
+)
+from vitriflow.config import Config
+from vitriflow.elogbook import open_session, session_of_source, set_session_state, write_session_record
+from vitriflow.errors import BadParameter
+from vitriflow.exports import RelionProject
+from vitriflow.facility.choose import (
+    choose_microscope,
+    choose_session_key,
+    choose_template,
+    join_parameters,
+)
+from vitriflow.pipeline import (
+    Coordinator,
+    Counts,
+    LocalPool,
+    counts,
+    load_template,
+    make_plan,
+    start_processing,
+)
+from vitriflow.storage import SessionFolder, make_session_folder, session_folder
+
+LEASE_S = 15.0
+_EXPORT_EVERY_S = 3.0
+_REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a person asked for: which folder, and what it belongs to."""
+
+    source: Path
+    microscope: str | None = None
+    experiment: str = "local"
+    sample: str = "sample"
+    session: str | None = None
+    template: str | None = None
+    processing: str = "live"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    counts: Counts
+    look: LookReport
+
+
+class SessionRun:
+    """One session being watched and processed by this process.
+
+    Raises
+    ------
+    VitriflowError
+        When the source isn't a folder, a parameter is wrong, or another process runs this session.
+    """
+
+    def __init__(self, config: Config, catalog: Catalog, request: RunRequest) -> None:
+        self.config = config
+        self.catalog = catalog
+        self.request = request
+        self.source = _existing(request.source)
+        scope_name, scope = choose_microscope(config, request.microscope)
+        template = load_template(choose_template(request.template or config.processing.template, self.source))
+        parameters = join_parameters(template, scope, config.processing.parameters, request.parameters)
+        self.plan = make_plan(template, parameters)
+        self.session = self._open_session(scope_name, parameters)
+        self.folder = SessionFolder(Path(self.session.root))
+        self._lease = take_lease(catalog, f"session:{self.session.key}", this_owner("run"), LEASE_S)
+        try:
+            make_session_folder(self.folder, self.source)
+            write_session_record(catalog, self.session.key, self.folder.record)
+            self.processing_id = self._start_processing(template.text, parameters)
+        except BaseException:
+            self._lease.release(catalog)
+            raise
+        self._stop = threading.Event()
+        self._look = LookReport()
+        self._looked = threading.Event()
+        self._failure: BaseException | None = None
+
+    # -- preparation ----------------------------------------------------------------------
+
+    def _open_session(self, microscope: str, parameters: Mapping[str, Any]) -> Session:
+        request = self.request
+        known = session_of_source(self.catalog, self.source) if request.session is None else None
+        key = request.session or (known.key if known else choose_session_key(self.source, now()))
+        return open_session(
+            self.catalog,
+            key=key,
+            source=self.source,
+            microscope=microscope,
+            experiment=request.experiment,
+            sample=request.sample,
+            settings=dict(parameters),
+            root_of=lambda when: (
+                session_folder(
+                    self.config.storage.root, when, request.experiment, microscope, request.sample, key
+                ).root
+            ),
+        )
+
+    def _start_processing(self, template_text: str, parameters: dict[str, Any]) -> int:
+        """Go on with the processing of that name if it's the same one; start it if there's none."""
+        name = self.request.processing
+
+        def find(orm: OrmSession) -> Processing | None:
+            return orm.scalar(
+                select(Processing).where(Processing.session_id == self.session.id, Processing.name == name)
+            )
+
+        known = self.catalog.read(find)
+        if known is None:
+            return start_processing(
+                self.catalog, self.session.id, name, template_text, parameters, self.folder.processed(name)
+            )
+        if known.template == template_text and (not parameters or known.parameters == parameters):
+            return known.id
+        if known.template == template_text and not self.request.parameters:
+            return known.id  # the configuration changed, nobody asked for other values here: frozen is frozen
+        changed = sorted(
+            key
+            for key in parameters.keys() | known.parameters.keys()
+            if parameters.get(key) != known.parameters.get(key)
+        )
+        raise BadParameter(
+            f"processing '{name}' of session {self.session.key}",
+            "the template and parameters that it was started with",
+            f"other values for {', '.join(changed)}" if changed else "another template",
+            "Leave them out to go on with it, or start a second one with --processing NAME.",
+        )
+
+    # -- running --------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask for an end; what runs is given up and taken up again by the next run."""
+        self._stop.set()
+
+    def settled(self, at_least: int) -> bool:
+        """Whether at least so many exposures came in, and none is open or still being written."""
+        now = counts(self.catalog, self.processing_id)
+        return now.incoming >= at_least and now.open == 0 and self._look.waiting == 0
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> Counts:
+        """Watch and process until stopped, or with ``once`` until all that is there is done.
+
+        Returns
+        -------
+        Counts
+            How the exposures ended.
+        """
+        workers, threads = self.config.compute.resolved(len(os.sched_getaffinity(0)))
+        pool = LocalPool(workers, threads=threads, gpus=self.config.compute.gpus)
+        coordinator = Coordinator(self.catalog, self.processing_id, pool)
+        helpers = [
+            threading.Thread(target=self._guard, args=(self._watch, coordinator), name="watcher"),
+            threading.Thread(target=self._guard, args=(self._export,), name="exporter"),
+            threading.Thread(target=self._guard, args=(self._report, on_progress), name="reporter"),
+        ]
+        for helper in helpers:
+            helper.start()
+        finished = False
+        try:
+            coordinator.run(self._stop)
+            finished = self._failure is None
+        finally:
+            self._stop.set()
+            for helper in helpers:
+                helper.join()
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._end(finished)
+        if self._failure is not None:
+            raise self._failure
+        return counts(self.catalog, self.processing_id)
+
+    def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
+        """A helper that fails ends the run with its error, never silently."""
+        try:
+            work(*arguments)
+        except BaseException as error:
+            self._failure = self._failure or error
+        finally:
+            self._stop.set()
+
+    def _watch(self, coordinator: Coordinator) -> None:
+        settings = self.config.acquisition
+        intake = Intake(
+            self.catalog,
+            self.session.id,
+            self.source,
+            kind=self.plan.item,
+            quiet_s=settings.quiet_s,
+            patience_s=settings.patience_s,
+        )
+        while not self._stop.is_set():
+            self._look = intake.look()
+            self._lease.renew(self.catalog)
+            if self._look.completed or self._look.problems:
+                coordinator.wake()
+            if self._look.lost is None:
+                self._looked.set()
+            if self.request.once and self._all_done():
+                return
+            self._stop.wait(settings.scan_interval_s)
+
+    def _all_done(self) -> bool:
+        """With ``once``: nothing waits on disk, and nothing is open in the catalog."""
+        if not self._looked.is_set() or self._look.lost or self._look.waiting or self._look.completed:
+            return False
+        return counts(self.catalog, self.processing_id).open == 0
+
+    def _export(self) -> None:
+        project = RelionProject(self.catalog, self.processing_id)
+        told: set[str] = set()
+        while True:
+            last = self._stop.wait(_EXPORT_EVERY_S)
+            project.update()
+            for problem in project.problems:
+                if problem not in told:
+                    told.add(problem)
+                    self._say("warning", f"Not in the RELION project: {problem}")
+            if last:
+                return
+
+    def _report(self, on_progress: Callable[[Progress], None] | None) -> None:
+        while on_progress is not None:
+            on_progress(Progress(counts(self.catalog, self.processing_id), self._look))
+            if self._stop.wait(_REPORT_EVERY_S):
+                return
+        self._stop.wait()
+
+    def _end(self, finished: bool) -> None:
+        state = SessionState.CLOSED if self.request.once and finished else SessionState.PAUSED
+        set_session_state(self.catalog, self.session.key, state)
+        write_session_record(self.catalog, self.session.key, self.folder.record)
+        self._lease.release(self.catalog)
+
+    def _say(self, severity: str, text: str) -> None:
+        event = Event(
+            at=now(),
+            session_id=self.session.id,
+            processing_id=self.processing_id,
+            severity=severity,
+            text=text,
+        )
+        self.catalog.write(lambda orm: orm.add(event))
+
+
+def _existing(source: Path) -> Path:
+    source = source.expanduser().absolute()
+    if source.is_dir():
+        return source
+    found = "a file" if source.exists() else "nothing there"
+    raise BadParameter(
+        f"folder {source}",
+        "a folder that a microscope writes",
+        found,
+        "Check the path, and that the share is mounted.",
+    )
