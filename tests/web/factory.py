@@ -78,7 +78,9 @@ class World:
             exposure_id = self.catalog.write(lambda db: _problem(db, self, number, options))
         else:
             records = _records(self, number, outcome, rng, options)
-            exposure_id = self.catalog.write(lambda db: _exposure(db, self, number, outcome, records, options))
+            exposure_id = self.catalog.write(
+                lambda db: _exposure(db, self, number, outcome, records, options)
+            )
         self.ids.append(exposure_id)
         return exposure_id
 
@@ -157,7 +159,9 @@ def _named(db: OrmSession, table: type, name: str, **values: Any) -> Any:
 
 
 def _item(number: int, options: dict[str, Any]) -> str:
-    return options.get("item", f"GridSquare_{number // 40 + 101}/Data/FoilHole_{7000 + number}_Data_{number % 9}")
+    return options.get(
+        "item", f"GridSquare_{number // 40 + 101}/Data/FoilHole_{7000 + number}_Data_{number % 9}"
+    )
 
 
 def _problem(db: OrmSession, world: World, number: int, options: dict[str, Any]) -> int:
@@ -252,7 +256,11 @@ def _tasks(
             reason = record.reason or ""
             db.add(
                 Attempt(
-                    task_id=task.id, number=1, reason_code=str(Reason.WORKER_DIED), reason=reason, ended_at=now()
+                    task_id=task.id,
+                    number=1,
+                    reason_code=str(Reason.WORKER_DIED),
+                    reason=reason,
+                    ended_at=now(),
                 )
             )
         dumped = record.model_dump(mode="json")
@@ -266,6 +274,9 @@ def _tasks(
                 created_at=finished,
             )
         )
+        if record.status in (Status.FAILED, Status.QUARANTINED):
+            measure.reason_code, measure.reason = record.reason_code, record.reason
+            continue
         for name in Measure.__mapper__.columns.keys():  # noqa: SIM118  (columns isn't a dict)
             if name in dumped and name not in ("status", "reason", "reason_code"):
                 setattr(measure, name, dumped[name])
@@ -317,7 +328,9 @@ def _records(
     )
     if outcome == "failed":
         failed = MotionResult(
-            status=Status.FAILED, reason_code=str(Reason.WORKER_DIED), reason="the worker died twice (signal 9)"
+            status=Status.FAILED,
+            reason_code=str(Reason.WORKER_DIED),
+            reason="the worker died twice (signal 9)",
         )
         return _finish({"motion": failed})
     defocus = float(rng.uniform(7000, 19000))
@@ -446,7 +459,9 @@ def _preview(world: World, item: str, positions: np.ndarray, defocus: float, num
 def _ice(variant: int) -> np.ndarray:
     rng = np.random.default_rng(variant)
     coarse = rng.normal(0, 1, (24, 24))
-    wide = np.asarray(Image.fromarray(coarse.astype(np.float32)).resize((PREVIEW, PREVIEW), Image.Resampling.BICUBIC))
+    wide = np.asarray(
+        Image.fromarray(coarse.astype(np.float32)).resize((PREVIEW, PREVIEW), Image.Resampling.BICUBIC)
+    )
     return np.asarray(136 + 7 * wide + rng.normal(0, 15, (PREVIEW, PREVIEW)))
 
 
@@ -470,7 +485,9 @@ def _spectrum(defocus: float) -> bytes:
     k2 = x**2 + y**2
     wave = np.cos(2 * np.pi * 0.0197 * defocus / 2 * k2) * np.exp(-30 * k2)
     noise = np.random.default_rng(3).normal(0, 0.5, wave.shape)
-    return _png(Image.fromarray(np.clip(110 + 80 * (wave + np.where(x < 0, noise, 0)), 0, 255).astype(np.uint8)))
+    return _png(
+        Image.fromarray(np.clip(110 + 80 * (wave + np.where(x < 0, noise, 0)), 0, 255).astype(np.uint8))
+    )
 
 
 def _png(image: Image.Image) -> bytes:

@@ -235,22 +235,28 @@ def pulse(db: OrmSession, session_id: int) -> Pulse:
     return Pulse(newest.id, newest.change, state, last_event, arrivals)
 
 
-def count_exposures(db: OrmSession, session_id: int) -> dict[str, int]:
-    """Exposures of a session by state of intake."""
-    query = (
-        select(Exposure.state, func.count()).where(Exposure.session_id == session_id).group_by(Exposure.state)
-    )
-    return dict(db.execute(query).tuples().all())
+def count_exposures(db: OrmSession, session_id: int, after: int = 0) -> tuple[int, int]:
+    """How many exposures of a session have an id above ``after``, and the newest id (0 for none).
+
+    Exposures are never deleted, so a reader that remembers both asks only for what is new.
+    """
+    total = newest = 0
+    for state in ExposureState:  # by state, because that's how the index begins
+        query = select(func.count(), func.max(Exposure.id)).where(
+            Exposure.session_id == session_id, Exposure.state == state, Exposure.id > after
+        )
+        number, last = db.execute(query).one()
+        total += number
+        newest = max(newest, last or 0)
+    return total, newest
 
 
-def count_measures(db: OrmSession, processing_id: int) -> dict[str, int]:
-    """Exposures of a processing by their own status."""
-    query = (
-        select(Measure.status, func.count())
-        .where(Measure.processing_id == processing_id)
-        .group_by(Measure.status)
+def count_growing(db: OrmSession, session_id: int) -> int:
+    """Exposures that were seen and aren't whole yet."""
+    query = select(func.count()).where(
+        Exposure.session_id == session_id, Exposure.state == ExposureState.SEEN
     )
-    return dict(db.execute(query).tuples().all())
+    return db.scalar(query) or 0
 
 
 def count_nodes(db: OrmSession, processing_id: int) -> list[NodeView]:
@@ -289,7 +295,7 @@ def _node_order(db: OrmSession, processing_id: int) -> list[str]:
 
 
 def measures_since(db: OrmSession, processing_id: int, change: int) -> Sequence[Row[Any]]:
-    """Rows of ``Measure`` written after a change, as plain columns.
+    """Rows of ``Measure`` written after a change (below 0 for all), as plain columns, by exposure id.
 
     The order of columns is: exposure_id, change, status, reason_code, ctf_quality, complete_at,
     first_result_at, finished_at, then :data:`QUANTITIES`.
@@ -308,7 +314,7 @@ def measures_since(db: OrmSession, processing_id: int, change: int) -> Sequence[
     ).where(Measure.processing_id == processing_id)
     if change >= 0:
         query = query.where(Measure.change > change)
-    return db.execute(query).all()
+    return db.execute(query.order_by(Measure.exposure_id)).all()
 
 
 def intake_problems(db: OrmSession, session_id: int) -> list[tuple[int, str | None, datetime | None]]:
@@ -321,10 +327,9 @@ def intake_problems(db: OrmSession, session_id: int) -> list[tuple[int, str | No
 
 def exposure_names(db: OrmSession, session_id: int, ids: Collection[int]) -> dict[int, str]:
     """Item names of some exposures of a session, by id."""
-    query = select(Exposure.id, Exposure.item).where(
-        Exposure.session_id == session_id, Exposure.id.in_(list(ids))
-    )
-    return dict(db.execute(query).tuples().all())
+    # Asked by id alone: with the session in it, SQLite's planner reads the whole session instead.
+    query = select(Exposure.id, Exposure.item, Exposure.session_id).where(Exposure.id.in_(list(ids)))
+    return {found: item for found, item, session in db.execute(query).tuples() if session == session_id}
 
 
 def reasons(
@@ -332,10 +337,12 @@ def reasons(
 ) -> dict[int, str]:
     """Why some exposures were set aside, in a sentence, by id."""
     wanted = list(ids)
-    problems = select(Exposure.id, Exposure.problem).where(
-        Exposure.session_id == session_id, Exposure.id.in_(wanted), Exposure.problem.is_not(None)
-    )
-    found = {row[0]: row[1] or "" for row in db.execute(problems).tuples()}
+    problems = select(Exposure.id, Exposure.problem, Exposure.session_id).where(Exposure.id.in_(wanted))
+    found = {
+        exposure: problem
+        for exposure, problem, session in db.execute(problems).tuples()
+        if problem is not None and session == session_id
+    }
     if processing_id is not None:
         measured = select(Measure.exposure_id, Measure.reason).where(
             Measure.processing_id == processing_id,
@@ -429,19 +436,22 @@ def _attempts(db: OrmSession, task_ids: Collection[int]) -> dict[int, list[Attem
 def records_of(
     db: OrmSession, processing_id: int, node: str, ids: Collection[int]
 ) -> dict[int, tuple[int, dict[str, Any]]]:
-    """Records that one node left for some exposures (newest revision): id -> (result id, record)."""
-    query = (
-        select(ResultRow.item_id, ResultRow.id, ResultRow.record)
-        .join(Task, _same_task())
-        .where(
-            Task.processing_id == processing_id,
-            Task.item_type == EXPOSURE,
-            Task.item_id.in_(list(ids)),
-            Task.node == node,
+    """Newest record that one node left for each of some exposures: id -> (result id, record)."""
+    mine = (ResultRow.processing_id == processing_id, ResultRow.node == node)
+    revision = db.scalar(select(func.max(ResultRow.revision)).where(*mine)) or 0
+    found: dict[int, tuple[int, dict[str, Any]]] = {}
+    missing = set(ids)
+    while missing and revision > 0:  # with every column of the index given, it's a look-up each
+        query = select(ResultRow.item_id, ResultRow.id, ResultRow.record).where(
+            *mine,
+            ResultRow.revision == revision,
+            ResultRow.item_type == EXPOSURE,
+            ResultRow.item_id.in_(missing),
         )
-        .order_by(ResultRow.revision)
-    )
-    return {item: (result, record) for item, result, record in db.execute(query).tuples()}
+        found.update({item: (result, record) for item, result, record in db.execute(query).tuples()})
+        missing -= found.keys()
+        revision -= 1
+    return found
 
 
 def sample_records(db: OrmSession, processing_id: int) -> dict[str, dict[str, Any]]:

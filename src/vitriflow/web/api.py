@@ -16,7 +16,7 @@ from vitriflow.catalog import views
 from vitriflow.web import models
 from vitriflow.web.detail import as_json, find_detail
 from vitriflow.web.files import PICTURE_TYPES, allowed_file, output_path
-from vitriflow.web.lookup import PICTURES, Scene, cards, find_preview, find_scene, select_rows
+from vitriflow.web.lookup import PICTURES, Scene, cards, find_preview, find_scene, node_counts, select_rows
 from vitriflow.web.picks import picks_answer
 from vitriflow.web.plots import DEFAULT_POINTS, MOST_POINTS, column_answer
 from vitriflow.web.problems import NotFound
@@ -43,9 +43,9 @@ def _json(value: Any) -> Response:
     return Response(orjson.dumps(value, option=options), media_type="application/json")
 
 
-def summary_json(site: Site, db: OrmSession, scene: Scene) -> dict[str, Any]:
+def summary_json(site: Site, scene: Scene) -> dict[str, Any]:
     """A session's summary as the API gives it."""
-    summary = summarise(db, scene.session, scene.snapshot)
+    summary = summarise(scene.session, scene.snapshot)
     return {
         **asdict(summary),
         "counts": {**asdict(summary.counts), "reconciles": summary.counts.reconciles},
@@ -54,7 +54,7 @@ def summary_json(site: Site, db: OrmSession, scene: Scene) -> dict[str, Any]:
     }
 
 
-def _session_json(site: Site, db: OrmSession, scene: Scene) -> dict[str, Any]:
+def _session_json(site: Site, scene: Scene) -> dict[str, Any]:
     session = scene.session
     return {
         "key": session.key,
@@ -68,7 +68,7 @@ def _session_json(site: Site, db: OrmSession, scene: Scene) -> dict[str, Any]:
             {"name": one.name, "state": one.state, "change": one.change, "created_at": one.created_at}
             for one in scene.processings
         ],
-        "summary": summary_json(site, db, scene),
+        "summary": summary_json(site, scene),
     }
 
 
@@ -91,7 +91,7 @@ def sessions(
         scenes = [find_scene(site, db, one.key) for one in found]
         return {
             "total": views.count_sessions(db),
-            "sessions": [_session_json(site, db, scene) for scene in scenes],
+            "sessions": [_session_json(site, scene) for scene in scenes],
         }
 
     return _json(site.read(work))
@@ -104,12 +104,11 @@ def session(request: Request, key: SessionKey, processing: ProcessingName = None
 
     def work(db: OrmSession) -> dict[str, Any]:
         scene = find_scene(site, db, key, processing)
-        nodes = views.count_nodes(db, scene.processing.id) if scene.processing else []
         return {
-            **_session_json(site, db, scene),
+            **_session_json(site, scene),
             "settings": scene.session.settings,
             "survey": scene.session.survey,
-            "nodes": [asdict(node) for node in nodes],
+            "nodes": [asdict(node) for node in node_counts(db, scene)],
         }
 
     return _json(site.read(work))
@@ -119,7 +118,7 @@ def session(request: Request, key: SessionKey, processing: ProcessingName = None
 def counts(request: Request, key: SessionKey, processing: ProcessingName = None) -> Response:
     """Counts that reconcile, rate, latency, problems and verdict."""
     site = site_of(request)
-    return _json(site.read(lambda db: summary_json(site, db, find_scene(site, db, key, processing))))
+    return _json(site.read(lambda db: summary_json(site, find_scene(site, db, key, processing))))
 
 
 @router.get("/sessions/{key}/columns", response_model=models.ColumnsAnswer)

@@ -4,10 +4,12 @@ A snapshot never alters, so that any thread can read it while the next one is ma
 exposures are about 9 MB.
 """
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,8 +24,36 @@ _CODE = {name: code for code, name in enumerate(STATUSES)}
 QUARANTINED = _CODE["quarantined"]
 DONE = _CODE["done"]
 TIMES = ("complete", "first_result", "finished")
+_RECOUNT_S = 60.0
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+
+class Lexicon:
+    """Words by number and numbers by word, so that a column of words is a column of numbers.
+
+    Grows only, so that readers need no lock; writers hold their store's.
+    """
+
+    def __init__(self) -> None:
+        self._words = [""]
+        self._codes = {"": 0}
+
+    def code(self, word: str | None) -> int:
+        """The number of a word, given now if it's new."""
+        code = self._codes.get(word or "")
+        if code is None:
+            self._words.append(word or "")
+            code = self._codes[word or ""] = len(self._words) - 1
+        return code
+
+    def find(self, word: str) -> int:
+        """The number of a word; -1 when no row ever had it."""
+        return self._codes.get(word, -1)
+
+    def word(self, code: int) -> str:
+        """The word of a number."""
+        return self._words[code]
 
 
 @dataclass(frozen=True)
@@ -39,27 +69,40 @@ class Snapshot:
     status
         Index into :data:`STATUSES`, (n,).
     reason, quality
-        Reason code and CTF quality, (n,), "" where there's none.
+        Reason code and CTF quality, (n,), as numbers of ``lexicon``.
     values
         One float column, (n,), for each of ``catalog.views.QUANTITIES``; NaN where not measured.
     times
         ``complete``, ``first_result`` and ``finished`` as seconds since 1970 UTC, (n,), NaN if not yet.
+    came_in
+        Exposures of the session, those included that no processing has taken up yet.
+    growing
+        Exposures seen on disk that aren't whole yet.
     """
 
     change: int
     ids: IntArray
     changes: IntArray
     status: NDArray[np.int8]
-    reason: NDArray[np.object_]
-    quality: NDArray[np.object_]
+    reason: NDArray[np.int32]
+    quality: NDArray[np.int32]
     values: dict[str, FloatArray]
     times: dict[str, FloatArray]
+    lexicon: Lexicon
+    came_in: int = 0
+    growing: int = 0
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> int:
         """Number of rows."""
         return len(self.ids)
+
+    @property
+    def doubtful(self) -> NDArray[np.bool_]:
+        """Rows that are done, but with a CTF that explains little or nothing, (n,)."""
+        poor = [self.lexicon.find(word) for word in ("doubtful", "no rings")]
+        return np.asarray((self.status == DONE) & np.isin(self.quality, poor))
 
     def row_of(self, exposure_id: int) -> int | None:
         """Row of an exposure, or None."""
@@ -72,26 +115,12 @@ class Snapshot:
         return {name: int(numbers[code]) for code, name in enumerate(STATUSES)}
 
 
-def empty_snapshot(change: int = -1) -> Snapshot:
-    """A snapshot with no rows."""
-    return _from_rows([], change)
-
-
 def _seconds(moments: Iterable[datetime | None]) -> FloatArray:
     return np.array([np.nan if at is None else at.timestamp() for at in moments], dtype=np.float64)
 
 
-def _floats(column: Iterable[float | None]) -> FloatArray:
-    return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
-
-
-def _words(column: Iterable[str | None]) -> NDArray[np.object_]:
-    return np.array([value or "" for value in column], dtype=object)
-
-
-def _from_rows(rows: list[tuple[Any, ...]], change: int) -> Snapshot:
-    """Rows of ``views.measures_since`` as columns, sorted by exposure id."""
-    rows = sorted(rows, key=lambda row: row[0])
+def _from_rows(rows: list[tuple[Any, ...]], change: int, lexicon: Lexicon) -> Snapshot:
+    """Rows of ``views.measures_since`` as columns; they must be in order of exposure id."""
     width = 8 + len(views.QUANTITIES)
     columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * width
     return Snapshot(
@@ -99,31 +128,50 @@ def _from_rows(rows: list[tuple[Any, ...]], change: int) -> Snapshot:
         ids=np.array(columns[0], dtype=np.int64),
         changes=np.array(columns[1], dtype=np.int64),
         status=np.array([_CODE.get(name, 0) for name in columns[2]], dtype=np.int8),
-        reason=_words(columns[3]),
-        quality=_words(columns[4]),
+        reason=np.array([lexicon.code(word) for word in columns[3]], dtype=np.int32),
+        quality=np.array([lexicon.code(word) for word in columns[4]], dtype=np.int32),
         times={name: _seconds(columns[5 + place]) for place, name in enumerate(TIMES)},
-        values={name: _floats(columns[8 + place]) for place, name in enumerate(views.QUANTITIES)},
+        # None becomes NaN
+        values={
+            name: np.array(columns[8 + place], dtype=np.float64)
+            for place, name in enumerate(views.QUANTITIES)
+        },
+        lexicon=lexicon,
     )
 
 
 def merge(old: Snapshot, new: Snapshot, change: int) -> Snapshot:
     """Both snapshots in one; where both have an exposure, the new row counts."""
-    kept = ~np.isin(old.ids, new.ids)
-    ids = np.concatenate([old.ids[kept], new.ids])
-    order = np.argsort(ids, kind="stable")
+    where = np.searchsorted(old.ids, new.ids)
+    known = np.zeros(new.size, dtype=bool)
+    inside = where < old.size
+    known[inside] = old.ids[where[inside]] == new.ids[inside]
+    added = ~known
+    in_order = old.size == 0 or not added.any() or bool(new.ids[added][0] > old.ids[-1])
+
+    def update(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        joined = np.concatenate([a, b[added]])
+        joined[where[known]] = b[known]
+        return joined
+
+    ids = update(old.ids, new.ids)
+    order = None if in_order else np.argsort(ids, kind="stable")
 
     def join(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        return np.concatenate([a[kept], b])[order]
+        joined = update(a, b)
+        return joined if order is None else joined[order]
 
-    return Snapshot(
+    return replace(
+        old,
         change=change,
-        ids=ids[order],
+        ids=join(old.ids, new.ids),
         changes=join(old.changes, new.changes),
         status=join(old.status, new.status),
         reason=join(old.reason, new.reason),
         quality=join(old.quality, new.quality),
         values={name: join(old.values[name], new.values[name]) for name in old.values},
         times={name: join(old.times[name], new.times[name]) for name in old.times},
+        cache={},
     )
 
 
@@ -147,12 +195,18 @@ def thin(values: FloatArray, budget: int) -> IntArray:
     if len(rows) <= budget:
         return rows.astype(np.int64)
     bins = max(budget // 3, 1)
-    edges = np.linspace(0, len(rows), bins + 1).astype(np.int64)
-    label = np.repeat(np.arange(bins), np.diff(edges))
-    order = np.lexsort((values[rows], label))
-    lowest, highest = edges[:-1], edges[1:] - 1
-    chosen = np.concatenate([order[lowest], order[(lowest + highest) // 2], order[highest]])
-    return np.asarray(np.unique(rows[chosen]), dtype=np.int64)
+    width = -(-len(rows) // bins)
+    # Runs as rows of a table; what the last run lacks is filled with its last value.
+    padded = np.pad(rows, (0, -len(rows) % width), mode="edge").reshape(-1, width)
+    table = values[padded]
+    chosen = np.stack(
+        [
+            table.argmin(axis=1),
+            np.argpartition(table, width // 2, axis=1)[:, width // 2],
+            table.argmax(axis=1),
+        ]
+    )
+    return np.asarray(np.unique(np.take_along_axis(padded, chosen.T, axis=1)), dtype=np.int64)
 
 
 class _Store:
@@ -160,38 +214,53 @@ class _Store:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.measured = empty_snapshot()
+        self.lexicon = Lexicon()
+        self.measured = _from_rows([], -1, self.lexicon)
         self.shown = self.measured
         self.problems: tuple[int, ...] = ()
+        self.came_in = (0, 0)  # exposures, newest id
+        self.counted_at = -math.inf
 
     def refresh(self, db: OrmSession, session_id: int, processing: views.ProcessingView | None) -> Snapshot:
         problems = views.intake_problems(db, session_id)
-        key = tuple(row[0] for row in problems)
+        growing = views.count_growing(db, session_id)
         change = processing.change if processing is not None else 0
         with self.lock:
+            came_in = self._count(db, session_id)
             # A reader whose transaction is older than the store's must not put old rows back.
             if change > self.measured.change and processing is not None:
                 rows = views.measures_since(db, processing.id, self.measured.change)
-                fresh = _from_rows([tuple(row) for row in rows], change)
+                fresh = _from_rows([tuple(row) for row in rows], change, self.lexicon)
                 self.measured = merge(self.measured, fresh, change)
-            elif change == self.shown.change and key == self.problems:
-                return self.shown
-            self.shown = _with_problems(self.measured, problems, change)
-            self.problems = key
+                self.shown = self._with_problems(problems)
+            elif tuple(row[0] for row in problems) != self.problems:
+                self.shown = self._with_problems(problems)
+            if (came_in, growing) != (self.shown.came_in, self.shown.growing):
+                self.shown = replace(self.shown, came_in=came_in, growing=growing)
             return self.shown
 
+    def _count(self, db: OrmSession, session_id: int) -> int:
+        """Exposures of the session: only the new ones are counted, and all once in a while."""
+        total, newest = self.came_in
+        if time.monotonic() - self.counted_at > _RECOUNT_S:
+            total = newest = 0
+            self.counted_at = time.monotonic()
+        added, last = views.count_exposures(db, session_id, newest)
+        self.came_in = (total + added, max(newest, last))
+        return self.came_in[0]
 
-def _with_problems(
-    measured: Snapshot, problems: list[tuple[int, str | None, datetime | None]], change: int
-) -> Snapshot:
-    """Add exposures that were set aside before they reached the pipeline: they count too."""
-    known = set(measured.ids.tolist()) if problems else set()
-    extra = [
-        (exposure, 0, "quarantined", code, None, complete, None, None, *[None] * len(views.QUANTITIES))
-        for exposure, code, complete in problems
-        if exposure not in known
-    ]
-    return merge(measured, _from_rows(extra, change), max(change, measured.change))
+    def _with_problems(self, problems: list[tuple[int, str | None, datetime | None]]) -> Snapshot:
+        """Add exposures that were set aside before they reached the pipeline: they count too."""
+        self.problems = tuple(row[0] for row in problems)
+        change = max(self.measured.change, 0)
+        extra = [
+            (exposure, 0, "quarantined", code, None, complete, None, None, *[None] * len(views.QUANTITIES))
+            for exposure, code, complete in sorted(problems)
+            if self.measured.row_of(exposure) is None
+        ]
+        if not extra:
+            return replace(self.measured, change=change, cache={})
+        return merge(self.measured, _from_rows(extra, change, self.lexicon), change)
 
 
 class ColumnStore:

@@ -203,7 +203,8 @@ FACTS: dict[str, tuple[tuple[str, str, str, int], ...]] = {
 def facts(detail: Detail, role: str) -> list[tuple[str, str]]:
     """Label and value with unit of each number that a role's record has."""
     record = detail.records.get(role)
-    if record is None:
+    # What was set aside by its own step carries no measured values, only their defaults.
+    if record is None or record.get("status") in ("quarantined", "failed"):
         return []
     lines = []
     for name, label, unit, digits in FACTS[role]:

@@ -1,5 +1,6 @@
 """From a request's names to what the catalog knows: session, processing, rows, one exposure."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from vitriflow.web.site import Site
 
 PICTURES = ("micrograph", "thumbnail", "spectrum")
 SORTS = ("newest", *views.QUANTITIES)
+# Tasks start and stop without a change of what was measured, so their counts don't keep for long.
+_NODES_KEPT_S = 5.0
 SET_ASIDE = "problem"  # rejected, quarantined or failed
 
 
@@ -91,7 +94,7 @@ def select_rows(snapshot: Snapshot, status: str, reason: str, sort: str, descend
         words = ", ".join(("all", *STATUSES, SET_ASIDE))
         raise BadParameter("status", expected=f"one of {words}", found=repr(status)[:80])
     if reason:
-        mask &= snapshot.reason == reason
+        mask &= snapshot.reason == snapshot.lexicon.find(reason)
     rows = np.flatnonzero(mask)
     if sort in ("", "newest"):
         return np.asarray(rows[::-1] if descending else rows, dtype=np.int64)
@@ -100,6 +103,18 @@ def select_rows(snapshot: Snapshot, status: str, reason: str, sort: str, descend
     keys = snapshot.values[sort][rows]
     order = np.argsort(-keys if descending else keys, kind="stable")  # NaN sorts last either way
     return np.asarray(rows[order], dtype=np.int64)
+
+
+def node_counts(db: OrmSession, scene: Scene) -> list[views.NodeView]:
+    """Tasks by node and state; counted again only when something changed."""
+    if scene.processing is None:
+        return []
+    known = scene.snapshot.cache.get("nodes")
+    if known is None or time.monotonic() - known[0] > _NODES_KEPT_S:
+        known = (time.monotonic(), views.count_nodes(db, scene.processing.id))
+        scene.snapshot.cache["nodes"] = known
+    counts: list[views.NodeView] = known[1]
+    return counts
 
 
 def node_roles(site: Site, db: OrmSession, processing: views.ProcessingView) -> dict[str, str]:
@@ -174,9 +189,9 @@ def cards(site: Site, db: OrmSession, scene: Scene, rows: Sequence[int] | IntArr
                 number=int(row) + 1,
                 name=names.get(exposure_id, f"exposure {exposure_id}"),
                 status=STATUSES[snapshot.status[row]],
-                reason_code=str(snapshot.reason[row]),
+                reason_code=snapshot.lexicon.word(snapshot.reason[row]),
                 reason=why.get(exposure_id, ""),
-                quality=str(snapshot.quality[row]),
+                quality=snapshot.lexicon.word(snapshot.quality[row]),
                 values={name: _value(snapshot.values[name][row]) for name in views.QUANTITIES},
                 complete_at=_value(complete),
                 thumbnail=thumbnail,

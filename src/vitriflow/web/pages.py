@@ -11,7 +11,7 @@ from vitriflow.web import words
 from vitriflow.web.api import ExposureId, Offset, ProcessingName, SessionKey, Word
 from vitriflow.web.columns import STATUSES
 from vitriflow.web.detail import facts, find_detail, metadata_lines
-from vitriflow.web.lookup import SET_ASIDE, SORTS, Scene, cards, find_scene, select_rows
+from vitriflow.web.lookup import SET_ASIDE, SORTS, Scene, cards, find_scene, node_counts, select_rows
 from vitriflow.web.plots import PLOTTED
 from vitriflow.web.site import Site, site_of
 from vitriflow.web.summary import summarise
@@ -45,7 +45,7 @@ def _list_values(site: Site, db: OrmSession, offset: int) -> dict[str, Any]:
     found = views.list_sessions(db, SESSIONS_PAGE, offset)
     scenes = [find_scene(site, db, one.key) for one in found]
     return {
-        "rows": [(scene, summarise(db, scene.session, scene.snapshot)) for scene in scenes],
+        "rows": [(scene, summarise(scene.session, scene.snapshot)) for scene in scenes],
         "total": views.count_sessions(db),
         "offset": offset,
         "page_size": SESSIONS_PAGE,
@@ -70,13 +70,13 @@ def _summary_values(db: OrmSession, scene: Scene) -> dict[str, Any]:
     return {
         "scene": scene,
         "session": scene.session,
-        "summary": summarise(db, scene.session, scene.snapshot),
-        "nodes": views.count_nodes(db, scene.processing.id) if scene.processing else [],
+        "summary": summarise(scene.session, scene.snapshot),
+        "nodes": node_counts(db, scene),
     }
 
 
 def _side_values(db: OrmSession, scene: Scene) -> dict[str, Any]:
-    summary = summarise(db, scene.session, scene.snapshot)
+    summary = summarise(scene.session, scene.snapshot)
     examples = [number for problem in summary.problems for number in problem.newest]
     processing = scene.processing.id if scene.processing else None
     survey = {kind: n for kind, n in scene.session.survey.items() if isinstance(n, int)}

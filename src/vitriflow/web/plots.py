@@ -84,7 +84,7 @@ def _quantity(snapshot: Snapshot, name: str, rows: IntArray | None, points: int)
         **_statistics(snapshot, name),
         "id": snapshot.ids[chosen],
         "n": chosen + 1,
-        "t": [None if at != at else round(at, 1) for at in moments.tolist()],
+        "t": np.round(moments, 1),  # NaN is written as null
         "y": np.round(values[chosen], shown.digits + 1),
         "s": [STATUSES[code] for code in snapshot.status[chosen]],
     }

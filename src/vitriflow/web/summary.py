@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import views
 from vitriflow.web import words
@@ -76,23 +75,23 @@ class Summary:
     verdict: Verdict
 
 
-def _count(db: OrmSession, session_id: int, snapshot: Snapshot) -> Counts:
+def _count(snapshot: Snapshot) -> Counts:
     """Counts of a session.
 
     Exposures that no processing has taken up yet are open; those set aside at intake are in the
     snapshot as quarantined. So the sum holds whatever the pipeline is doing.
     """
-    intake = views.count_exposures(db, session_id)
     measured = snapshot.counts()
-    untouched = max(sum(intake.values()) - snapshot.size, 0)
+    untouched = max(snapshot.came_in - snapshot.size, 0)
+    still_open = measured["open"] + untouched
     return Counts(
         total=snapshot.size + untouched,
         done=measured["done"],
         failed=measured["failed"],
         rejected=measured["rejected"],
         quarantined=measured["quarantined"],
-        open=measured["open"] + untouched,
-        growing=min(intake.get("seen", 0), measured["open"] + untouched),
+        open=still_open,
+        growing=min(snapshot.growing, still_open),
     )
 
 
@@ -126,11 +125,11 @@ def _problems(snapshot: Snapshot) -> list[Problem]:
         rows = np.flatnonzero(snapshot.status == code)
         if not len(rows):
             continue
-        names, label = np.unique(snapshot.reason[rows].astype(str), return_inverse=True)
-        for place, name in enumerate(names):
-            mine = rows[label == place]
+        for reason in np.unique(snapshot.reason[rows]):
+            mine = rows[snapshot.reason[rows] == reason]
             newest = snapshot.ids[mine[-3:]][::-1].tolist()
-            found.append(Problem(str(name), words.reason_words(str(name)), status, len(mine), newest))
+            name = snapshot.lexicon.word(reason)
+            found.append(Problem(name, words.reason_words(name), status, len(mine), newest))
     return sorted(found, key=lambda problem: (-problem.count, problem.text))
 
 
@@ -143,7 +142,7 @@ def _verdict(
     if finished == 0:
         return Verdict("none", f"{words.plural(counts.total, 'exposure')} on the way, none finished yet.")
     share = usable / finished
-    good = (snapshot.status == DONE) & ~np.isin(snapshot.quality, ("doubtful", "no rings"))
+    good = (snapshot.status == DONE) & ~snapshot.doubtful
     fit = _median(snapshot.values["fit_resolution_A"][good])
     motion = _median(snapshot.values["total_A"][good])
     parts = [f"{usable:,} of {finished:,} usable"]
@@ -174,26 +173,23 @@ def _lower(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
-def summarise(db: OrmSession, session: views.SessionView, snapshot: Snapshot) -> Summary:
-    """Counts, rate, latency, problems and verdict of a session as one transaction sees it."""
-    counts = _count(db, session.id, snapshot)
-    cached = snapshot.cache.get("numbers")
-    if cached is None:
-        doubtful = int(
-            np.count_nonzero((snapshot.status == DONE) & np.isin(snapshot.quality, ("doubtful", "no rings")))
-        )
+def summarise(session: views.SessionView, snapshot: Snapshot) -> Summary:
+    """Counts, rate, latency, problems and verdict of a session."""
+    numbers = snapshot.cache.get("numbers")
+    if numbers is None:
         complete = snapshot.times["complete"]
         finite = complete[np.isfinite(complete)]
-        cached = (
-            doubtful,
+        numbers = (
+            int(np.count_nonzero(snapshot.doubtful)),
             _rate_per_h(snapshot.times["finished"]),
             _percentile(snapshot.values["latency_s"], 50),
             _percentile(snapshot.values["latency_s"], 95),
             float(finite.max()) if len(finite) else None,
             _problems(snapshot),
         )
-        snapshot.cache["numbers"] = cached
-    doubtful, rate, p50, p95, last, problems = cached
+        snapshot.cache["numbers"] = numbers
+    doubtful, rate, p50, p95, last, problems = numbers
+    counts = _count(snapshot)
     usable = counts.done - doubtful
     return Summary(
         counts=counts,

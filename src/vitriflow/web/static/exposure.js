@@ -109,7 +109,7 @@ function drawCurves() {
       splitLine: { show: false },
       axisLabel: { ...text(), formatter: (value) => (value > 0 ? number(1 / value, 1) : "∞") },
     }),
-    yAxis: axis({ type: "value", min: -0.25, max: 1.25, interval: 0.5, axisLabel: { show: false } }),
+    yAxis: axis({ type: "value", ...reachOf(found), axisLabel: { show: false }, splitNumber: 3 }),
     tooltip: tooltip({ trigger: "axis", formatter: (items) => curveHover(items) }),
     series: CURVES.filter(([name]) => found[name]?.length).map(([name, label, tint, width], place) => ({
       name: label,
@@ -134,6 +134,15 @@ function drawCurves() {
   makeChart(document.getElementById("curve-chart"), option);
 }
 
+// The spectrum's first percents rise far above its rings, and single points may too: leave them out.
+function reachOf(found) {
+  const values = CURVES.flatMap(([name]) => (found[name] ?? []).slice(Math.floor((found[name] ?? []).length * 0.04)));
+  values.sort((a, b) => a - b);
+  const at = (share) => values[Math.min(values.length - 1, Math.floor(share * values.length))];
+  const pad = (at(0.995) - at(0.005)) * 0.12 || 0.1;
+  return { min: at(0.005) - pad, max: at(0.995) + pad };
+}
+
 function curveHover(items) {
   const box = element("div", { class: "hover" });
   const k = items[0].value[0];
@@ -142,7 +151,7 @@ function curveHover(items) {
   return box;
 }
 
-// ---- shift track: the same scale in x and y
+// ---- shift track: the same scale in x and y, and y downwards as in the picture beside it
 
 function drawTrack() {
   const motion = record("motion");
@@ -174,7 +183,7 @@ function drawTrack() {
       ...animation(),
       grid: { left: rem() * 2.4, right: rem(), top: rem() * 0.8, bottom: rem() * 2.4, containLabel: false },
       xAxis: axis({ type: "value", ...range((x0 + x1) / 2, halfX), axisLabel: label, name: "x (Å)", nameLocation: "middle", nameGap: rem() * 1.5, splitNumber: 4 }),
-      yAxis: axis({ type: "value", ...range((y0 + y1) / 2, halfY), axisLabel: label, name: "y (Å)", nameLocation: "middle", nameGap: rem() * 1.6, splitNumber: 4 }),
+      yAxis: axis({ type: "value", inverse: true, ...range((y0 + y1) / 2, halfY), axisLabel: label, name: "y (Å)", nameLocation: "middle", nameGap: rem() * 1.6, splitNumber: 4 }),
       tooltip: tooltip({ trigger: "item", formatter: (item) => trackHover(item) }),
       series: [
         ...patches.map((patch) => line(patch, { silent: true, lineStyle: { color: colour("series-1"), width: 1, opacity: 0.35 }, z: 1 })),
