@@ -12,12 +12,10 @@ from vitriflow.simulate import optics
 from vitriflow.simulate.detector import GRID_STEP, Camera, expose, make_camera
 from vitriflow.simulate.field import Field, make_field
 from vitriflow.simulate.motion import Motion, make_motion
-from vitriflow.simulate.spec import MovieSpec
+from vitriflow.simulate.spec import LARGEST, MovieSpec
 from vitriflow.simulate.workers import n_threads
 
 Float = NDArray[np.float32]
-
-_LIMITS = {"uint8": 255, "int8": 127, "uint16": 65535, "int16": 32767}
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,11 @@ class SimulatedMovie:
         """Gain reference, multiply convention."""
         return self.camera.gain
 
+    @property
+    def margin(self) -> int:
+        """Pixels of the canvas of `contrast` before the frame's first row and column."""
+        return self._field.margin
+
     def __len__(self) -> int:
         return self.spec.n_frames
 
@@ -144,7 +147,7 @@ class SimulatedMovie:
         if self.spec.dtype == "float32":
             frame = counts.astype(np.float32)
             return frame * self.gain if self.spec.gain_applied else frame
-        return np.minimum(counts, _LIMITS[self.spec.dtype]).astype(self.spec.dtype)
+        return np.minimum(counts, LARGEST[self.spec.dtype]).astype(self.spec.dtype)
 
     def sum(self) -> Float:
         """Sum of all frames as recorded, not aligned, float32."""

@@ -126,7 +126,7 @@ def simulate_session(
         Folder for ``microscope`` and ``truth``; made if missing. Its ``microscope/<name>`` must
         not hold anything yet.
     on_written
-        Called, from one thread at a time, after each movie and its metadata are on disk.
+        Called from the thread that writes, as soon as a movie and its metadata are on disk.
     stop
         Set it to end early; a movie on its way stays cut off, as when a microscope crashes.
 
@@ -189,8 +189,12 @@ def _play(
         if written is not None:
             pool.release(written.exposure)
             report.movies.append(written)
-            if on_written is not None:
-                on_written(written)
+
+    def write(exposure: Exposure, made: _Made, behind_s: float) -> Written | None:
+        written = _write_one(session, layout, exposure, made, report.truth, behind_s, stop)
+        if written is not None and on_written is not None:
+            on_written(written)
+        return written
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="microscope") as camera:
         for exposure in planned:
@@ -205,7 +209,7 @@ def _play(
             if stop.wait(max(due - now, 0.0)):
                 break
             behind = max(time.monotonic() - due, 0.0) if session.every_s > 0 else 0.0
-            writing = camera.submit(_write_one, session, layout, exposure, made, report.truth, behind, stop)
+            writing = camera.submit(write, exposure, made, behind)
         finish()
 
 

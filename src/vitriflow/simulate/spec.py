@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DType = Literal["uint8", "int8", "uint16", "int16", "float32"]
 
+LARGEST = {"uint8": 255, "int8": 127, "uint16": 65535, "int16": 32767, "float32": 65535}
+
 
 class MotionSpec(BaseModel):
     """How the specimen moves while it's exposed.
@@ -109,6 +111,9 @@ class MovieSpec(BaseModel):
             raise ValueError("defocus_u_A is the larger: swap the two and add 90 degrees to the angle")
         if self.gain_applied and self.dtype != "float32":
             raise ValueError("gain-corrected frames aren't whole numbers: use dtype float32")
+        brightest = 1.5 * self.dose_per_pixel
+        if brightest + 6.0 * brightest**0.5 > LARGEST[self.dtype]:
+            raise ValueError(f"{self.dose_per_pixel:.4g} electrons a pixel and frame don't fit {self.dtype}")
         return self
 
     @property
