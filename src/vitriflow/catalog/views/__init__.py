@@ -1,0 +1,69 @@
+"""What the pages ask of the catalog: read-only queries that stay quick at 50,000 exposures.
+
+Each takes an open ORM session and gives plain values, so that a page never holds a row after its
+transaction. Long lists are read by index or by id; none of them loads JSON records in bulk.
+"""
+
+from vitriflow.catalog.views.exposures import (
+    exposure_names,
+    find_exposure,
+    find_measure,
+    intake_problems,
+    measures_since,
+    reasons,
+    records_of,
+    sample_records,
+    tasks_of,
+)
+from vitriflow.catalog.views.sessions import (
+    count_exposures,
+    count_growing,
+    count_nodes,
+    count_sessions,
+    find_session,
+    list_events,
+    list_processings,
+    list_sessions,
+    pulse,
+)
+from vitriflow.catalog.views.shapes import (
+    EXPOSURE,
+    QUANTITIES,
+    AttemptView,
+    ExposureView,
+    NodeView,
+    ProcessingView,
+    Pulse,
+    SessionView,
+    TaskView,
+)
+
+__all__ = [
+    "EXPOSURE",
+    "QUANTITIES",
+    "AttemptView",
+    "ExposureView",
+    "NodeView",
+    "ProcessingView",
+    "Pulse",
+    "SessionView",
+    "TaskView",
+    "count_exposures",
+    "count_growing",
+    "count_nodes",
+    "count_sessions",
+    "exposure_names",
+    "find_exposure",
+    "find_measure",
+    "find_session",
+    "intake_problems",
+    "list_events",
+    "list_processings",
+    "list_sessions",
+    "measures_since",
+    "pulse",
+    "reasons",
+    "records_of",
+    "sample_records",
+    "tasks_of",
+]

@@ -1,0 +1,172 @@
+"""Queries about sessions and processings as a whole."""
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Row
+from sqlalchemy.orm import Session as OrmSession
+
+from vitriflow.catalog.tables import (
+    Event,
+    Experiment,
+    Exposure,
+    ExposureState,
+    Microscope,
+    Processing,
+    Sample,
+    Session,
+    Task,
+)
+from vitriflow.catalog.views.shapes import EXPOSURE, NodeView, ProcessingView, Pulse, SessionView
+
+
+def _session_query() -> Any:
+    return (
+        select(Session, Microscope.name, Sample.name, Experiment.name, Experiment.title)
+        .join(Microscope, Microscope.id == Session.microscope_id)
+        .join(Sample, Sample.id == Session.sample_id)
+        .join(Experiment, Experiment.id == Sample.experiment_id)
+    )
+
+
+def _session_view(row: Row[Any]) -> SessionView:
+    session, microscope, sample, experiment, title = tuple(row)
+    return SessionView(
+        id=session.id,
+        key=session.key,
+        state=session.state,
+        source=session.source,
+        root=session.root,
+        microscope=microscope,
+        sample=sample,
+        experiment=experiment,
+        experiment_title=title,
+        settings=session.settings,
+        survey=session.survey,
+        created_at=session.created_at,
+        closed_at=session.closed_at,
+    )
+
+
+def list_sessions(db: OrmSession, limit: int = 50, offset: int = 0) -> list[SessionView]:
+    """Sessions, newest first."""
+    query = _session_query().order_by(Session.id.desc()).limit(limit).offset(offset)
+    return [_session_view(row) for row in db.execute(query)]
+
+
+def count_sessions(db: OrmSession) -> int:
+    """How many sessions there are."""
+    return db.scalar(select(func.count()).select_from(Session)) or 0
+
+
+def find_session(db: OrmSession, key: str) -> SessionView | None:
+    """The session of that key, or None."""
+    row = db.execute(_session_query().where(Session.key == key)).first()
+    return None if row is None else _session_view(row)
+
+
+def list_processings(db: OrmSession, session_id: int) -> list[ProcessingView]:
+    """Processings of a session, newest first."""
+    columns = (
+        Processing.id,
+        Processing.name,
+        Processing.state,
+        Processing.change,
+        Processing.root,
+        Processing.parameters,
+        Processing.created_at,
+    )
+    query = select(*columns).where(Processing.session_id == session_id).order_by(Processing.id.desc())
+    return [ProcessingView(*row) for row in db.execute(query).tuples()]
+
+
+def pulse(db: OrmSession, session_id: int) -> Pulse:
+    """What a live page is woken by: a few look-ups by index, however many exposures there are."""
+    newest = db.execute(
+        select(Processing.id, Processing.change)
+        .where(Processing.session_id == session_id)
+        .order_by(Processing.id.desc())
+        .limit(1)
+    ).first()
+    state = db.scalar(select(Session.state).where(Session.id == session_id)) or ""
+    last_event = db.scalar(select(func.max(Event.id)).where(Event.session_id == session_id)) or 0
+    arrivals = tuple(
+        db.scalar(
+            select(func.max(Exposure.id)).where(Exposure.session_id == session_id, Exposure.state == intake)
+        )
+        or 0
+        for intake in ExposureState
+    )
+    if newest is None:
+        return Pulse(None, 0, state, last_event, arrivals)
+    return Pulse(newest.id, newest.change, state, last_event, arrivals)
+
+
+def count_exposures(db: OrmSession, session_id: int, after: int = 0) -> tuple[int, int]:
+    """How many exposures of a session have an id above ``after``, and the newest id (0 for none).
+
+    Exposures are never deleted, so a reader that remembers both asks only for what is new.
+    """
+    total = newest = 0
+    for state in ExposureState:  # by state, because that's how the index begins
+        query = select(func.count(), func.max(Exposure.id)).where(
+            Exposure.session_id == session_id, Exposure.state == state, Exposure.id > after
+        )
+        number, last = db.execute(query).one()
+        total += number
+        newest = max(newest, last or 0)
+    return total, newest
+
+
+def count_growing(db: OrmSession, session_id: int) -> int:
+    """Exposures that were seen and aren't whole yet."""
+    query = select(func.count()).where(
+        Exposure.session_id == session_id, Exposure.state == ExposureState.SEEN
+    )
+    return db.scalar(query) or 0
+
+
+def count_nodes(db: OrmSession, processing_id: int) -> list[NodeView]:
+    """Tasks by node and state, in the order of the pipeline, newest revision only."""
+    query = (
+        select(Task.node, Task.revision, Task.state, func.count())
+        .where(Task.processing_id == processing_id)
+        .group_by(Task.state, Task.node, Task.revision)
+    )
+    found: dict[str, NodeView] = {}
+    for node, revision, state, number in db.execute(query).tuples():
+        view = found.get(node)
+        if view is None or revision > view.revision:
+            view = found[node] = NodeView(node, revision, {})
+        if revision == view.revision:
+            view.counts[state] = number
+    order = {node: place for place, node in enumerate(node_order(db, processing_id))}
+    return sorted(found.values(), key=lambda view: (order.get(view.node, len(order)), view.node))
+
+
+def node_order(db: OrmSession, processing_id: int) -> list[str]:
+    """Nodes as the engine made them for one exposure: upstream first."""
+    first = db.scalar(
+        select(func.min(Task.item_id)).where(Task.processing_id == processing_id, Task.item_type == EXPOSURE)
+    )
+    query = (
+        select(Task.node)
+        .where(
+            Task.processing_id == processing_id,
+            Task.item_type == EXPOSURE,
+            Task.item_id == first,
+        )
+        .order_by(Task.id)
+    )
+    return list(dict.fromkeys(db.scalars(query)))
+
+
+def list_events(
+    db: OrmSession, session_id: int, before: int | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    """What happened in a session, newest first; ``before`` pages back by event id."""
+    query = select(Event).where(Event.session_id == session_id)
+    if before is not None:
+        query = query.where(Event.id < before)
+    rows = db.scalars(query.order_by(Event.id.desc()).limit(limit))
+    return [{"id": row.id, "at": row.at, "severity": row.severity, "text": row.text} for row in rows]
