@@ -49,6 +49,14 @@ def test_one_reference_is_the_same_array_from_every_format(
     assert np.argwhere(gain.defects).tolist() == [[2, 5]]
 
 
+def test_further_pages_of_a_gain_file_are_left_alone(tmp_path: Path, picture: Picture) -> None:
+    with tifffile.TiffWriter(tmp_path / "more.tif") as tiff:
+        tiff.write(picture)
+        tiff.write(np.zeros((4, 5), np.uint8))
+    (tmp_path / "more.tif").rename(tmp_path / "more.gain")
+    np.testing.assert_array_equal(read_gain(tmp_path / "more.gain").array, picture)
+
+
 def test_the_dose_of_an_eer_is_divided_but_for_gain_files(references: dict[str, Path]) -> None:
     conventions = {s: read_gain(p, movie_format="eer").convention for s, p in references.items()}
     assert conventions.pop(".gain") == "multiply"

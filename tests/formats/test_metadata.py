@@ -94,6 +94,43 @@ def test_fractions_of_newer_cameras_are_counted(tmp_path: Path) -> None:
     assert read_epu_xml(tmp_path / "a.xml").n_fractions == 50
 
 
+@pytest.mark.parametrize(("inserted", "expected"), [("true", 20.0), ("false", None)])
+def test_the_energy_slit_counts_only_when_it_is_in(
+    tmp_path: Path, inserted: str, expected: float | None
+) -> None:
+    body = (
+        f"<microscopeData><optics><EnergyFilter><EnergySelectionSlitInserted>{inserted}"
+        "</EnergySelectionSlitInserted><EnergySelectionSlitWidth>20</EnergySelectionSlitWidth>"
+        "</EnergyFilter></optics></microscopeData>"
+    )
+    (tmp_path / "a.xml").write_text(_epu(body))
+    assert read_epu_xml(tmp_path / "a.xml").energy_slit_eV == expected
+
+
+def test_a_camera_that_recorded_less_than_planned_is_a_problem(tmp_path: Path) -> None:
+    fraction = (
+        "<Fraction><Index>{}</Index><NumberOfFrames>9</NumberOfFrames><Checksum>{}</Checksum></Fraction>"
+    )
+    fractions = fraction.format(0, "Valid") + fraction.format(1, "Invalid")
+    info = "<Info><ExpectedNumberOfFractions>3</ExpectedNumberOfFractions></Info>"
+    (tmp_path / "a.xml").write_text(f"<Acquisition>{info}<Fractions>{fractions}</Fractions></Acquisition>")
+    found = read_epu_xml(tmp_path / "a.xml")
+    assert (found.n_fractions, found.n_raw_frames) == (2, 18)
+    assert found.problems == [
+        "3 fractions were expected and 2 recorded",
+        "the camera calls the checksum of fraction 1 invalid",
+    ]
+
+
+def test_frames_counted_in_two_ways_must_agree(tmp_path: Path) -> None:
+    (tmp_path / "a.mdoc").write_text(
+        "[FrameSet = 0]\nNumSubFrames = 12\nFrameDosesAndNumber = 0.5 10\nExposureDose = 5\n"
+    )
+    assert read_mdoc(tmp_path / "a.mdoc").exposures[0].problems == [
+        "NumSubFrames says 12, FrameDosesAndNumber 10"
+    ]
+
+
 def test_a_value_that_makes_no_sense_is_a_problem_not_an_end(tmp_path: Path) -> None:
     body = (
         "<microscopeData><gun><AccelerationVoltage>many</AccelerationVoltage></gun><optics>"
@@ -310,6 +347,7 @@ def _table() -> pd.DataFrame:
         {
             "rlnMicrographName": ["a b/été 1.mrc", "0012", "plain.mrc"],
             "rlnOpticsGroup": [1, 1, 2],
+            "rlnIsFlip": [True, False, True],
             "rlnDefocusU": [12345.678901, 1.5e-9, -3.0],
             "rlnAnglePsi": np.array([0.1, 12.0, 359.999999], np.float32),
         }
@@ -327,10 +365,11 @@ def test_star_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert isinstance(again, pd.DataFrame)
     assert again["rlnMicrographName"].tolist() == table["rlnMicrographName"].tolist()
     np.testing.assert_allclose(again["rlnDefocusU"], table["rlnDefocusU"], rtol=1e-9)
+    assert again["rlnIsFlip"].tolist() == [1, 0, 1]
     np.testing.assert_allclose(again["rlnAnglePsi"], table["rlnAnglePsi"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("value", [float("nan"), None, "two\nlines", 'say "no"'])
+@pytest.mark.parametrize("value", [float("nan"), None, pd.NA, np.float32("inf"), "two\nlines", 'say "no"'])
 def test_what_relion_could_not_read_is_not_written(tmp_path: Path, value: object) -> None:
     with pytest.raises(BadParameter, match="rlnThing of data_x"):
         write_star(tmp_path / "a.star", {"x": {"rlnThing": value}})

@@ -12,6 +12,7 @@ from vitriflow.errors import BadFile, Reason
 from vitriflow.formats._raw import RawFile
 from vitriflow.formats.dm import read_dm
 from vitriflow.formats.opening import open_movie, sniff
+from vitriflow.formats.tiff import read_first_page
 
 Convention = Literal["multiply", "divide"]
 _DM_SUFFIXES = {".dm3", ".dm4"}
@@ -163,9 +164,11 @@ def _load(path: Path) -> NDArray[np.float32]:
             found=f"a file of kind '{kind}'",
             remedy="Convert it to MRC.",
         )
+    if path.suffix.lower() == ".gain":
+        # Whatever pages may follow, the first is the gain; RELION takes back its flip of TIFF here.
+        return np.ascontiguousarray(read_first_page(path)[::-1], dtype=np.float32)
     with open_movie(path) as movie:
-        # Falcon references have further pages; the first is the gain.
-        if movie.n_frames != 1 and path.suffix.lower() != ".gain":
+        if movie.n_frames != 1:
             raise BadFile(
                 Reason.GAIN_BAD,
                 str(path),
@@ -173,8 +176,7 @@ def _load(path: Path) -> NDArray[np.float32]:
                 found=f"{movie.n_frames} images",
                 remedy="Is this a movie? Give the gain reference.",
             )
-        array = movie.frame(0).astype(np.float32)
-    return np.ascontiguousarray(array[::-1]) if path.suffix.lower() == ".gain" else array
+        return movie.frame(0).astype(np.float32)
 
 
 def _fit(array: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -68,11 +68,12 @@ def _bad(path: Path, found: str) -> BadFile:
 
 def _value(value: Any, where: str) -> str:
     """One value as RELION reads it back: numbers to ten digits, texts quoted where they must be."""
-    if isinstance(value, bool):
-        return "1" if value else "0"
     if hasattr(value, "item"):
         value = value.item()
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    missing = value is None or type(value).__name__ in {"NAType", "NaTType"}  # pandas' own
+    if missing or (isinstance(value, float) and not math.isfinite(value)):
         raise BadParameter(where, "a number or a text", str(value), "RELION can't read it: leave it out.")
     if isinstance(value, float):
         return f"{value:.6f}" if _plain(value) else f"{value:.10g}"

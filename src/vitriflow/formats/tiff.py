@@ -128,6 +128,19 @@ class TiffDecoder:
             raise _undecodable(self._path, f"page {page.number}", error) from error
 
 
+def read_first_page(path: Path) -> NDArray[Any]:
+    """The first page of a TIFF, whatever follows it, as ``(height, width)`` in MRC order.
+
+    Raises
+    ------
+    BadFile
+        When the file is cut short or the page can't be decoded.
+    """
+    with RawFile(path) as raw:
+        chain = read_chain(raw)
+        return TiffDecoder(path)(raw, chain.pages[0])
+
+
 class TiffMovie(Movie):
     """A movie or image in TIFF or BigTIFF, with any compression that tifffile decodes."""
 
