@@ -24,7 +24,7 @@ DOG_RATIO = 1.6  # of the two Gaussians' widths: closest to a Laplacian (Marr & 
 ROUNDS = 4
 TEMPLATE_RADIUS = 0.8  # of the template, in diameters
 SEED_FLOOR = 0.7  # standard deviations; lower peaks are never the best, only slow
-BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.3, 6, 400
+BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.3, 5, 400
 WHITEN_FLOOR = 1e-3
 
 
@@ -211,7 +211,7 @@ def _learn(
     scores = start
     for _ in range(ROUNDS):
         peaks = find_peaks(scores, good, 0.6 * diameter, SEED_FLOOR)
-        best = peaks.positions[: max(MIN_SEEDS, round(BEST_PART * len(peaks.positions)))]
+        best = peaks.positions[: max(3 * MIN_SEEDS, round(BEST_PART * len(peaks.positions)))]
         profile = _profile(white, best, radius)
         if profile is None:
             return None
