@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from numba import njit
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
@@ -118,24 +119,38 @@ def _write_eer(
             writer.close()
 
 
+@njit(cache=True, nogil=True)
+def _scatter(counts, starts, n_raw):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Pixels sorted by raw frame, and where each raw frame begins among them."""
+    bounds = np.zeros(n_raw + 1, np.int64)
+    for i in range(counts.size):
+        n = min(counts[i], n_raw)
+        for j in range(n):
+            bounds[(starts[i] + j * (n_raw // n)) % n_raw + 1] += 1
+    bounds = np.cumsum(bounds)
+    place = bounds[:-1].copy()
+    pixels = np.empty(bounds[-1], np.int64)
+    for i in range(counts.size):
+        n = min(counts[i], n_raw)
+        for j in range(n):
+            raw = (starts[i] + j * (n_raw // n)) % n_raw
+            pixels[place[raw]] = i
+            place[raw] += 1
+    return pixels, bounds
+
+
 def scatter_in_time(
     counts: NDArray[Any], n_raw: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """Pixels (flat index, ascending) that count in each of ``n_raw`` raw frames.
 
-    Each electron falls into a random raw frame; two in one pixel never into the same one, so a
-    pixel can't count more often than there are raw frames.
+    Each electron falls into a random raw frame; two in one pixel never into the same one (they
+    go on in even strides from the first), so a pixel can't count more often than there are raw frames.
     """
-    flat = np.minimum(counts.reshape(-1), n_raw).astype(np.int64)
-    pixels = np.repeat(np.arange(flat.size), flat)
-    # the events of a pixel start at a random raw frame and go on in even strides
-    nth = np.arange(pixels.size) - np.repeat(np.cumsum(flat) - flat, flat)
-    start = np.repeat(rng.integers(0, n_raw, flat.size), flat)
-    raw = (start + nth * (n_raw // np.maximum(flat[pixels], 1))) % n_raw
-    order = np.argsort(raw.astype(np.int16), kind="stable")
-    bounds = np.searchsorted(raw[order], np.arange(n_raw + 1))
+    flat = counts.reshape(-1).astype(np.int64)
+    pixels, bounds = _scatter(flat, rng.integers(0, n_raw, flat.size, dtype=np.int16), n_raw)
     for first, last in pairwise(bounds):
-        yield pixels[order[first:last]]
+        yield pixels[first:last]
 
 
 def write_gain(path: Path, gain: NDArray[np.float32], pixel_size_A: float) -> None:
