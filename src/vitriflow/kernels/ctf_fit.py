@@ -1,0 +1,303 @@
+"""Fit the contrast transfer function of a micrograph to its power spectrum.
+
+Three parts, each in its own module: a search over all defoci (``ctf_search``), least squares on
+every pixel (``ctf_refine``), and the question whether to believe it (``ctf_quality``).
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from vitriflow.errors import BadImage, BadParameter, Reason
+from vitriflow.kernels.ctf import check_optics
+from vitriflow.kernels.ctf_curves import equiphase_curves
+from vitriflow.kernels.ctf_quality import Blocks, Evidence, judge, make_blocks
+from vitriflow.kernels.ctf_refine import Refined, Refiner
+from vitriflow.kernels.ctf_rings import Floats, Optics, Rings, make_rings, n_periods
+from vitriflow.kernels.ctf_search import find_candidates
+from vitriflow.kernels.spectrum import SMALLEST_BOX
+
+_ENOUGH_RINGS = 6.0
+_TRUSTED_A = 5.0  # finer rings aren't used where there are enough without them
+_FLOOR_A = 5.0  # no fit is surer than this: magnification and optics aren't known better
+
+
+@dataclass(frozen=True)
+class CtfFit:
+    """What a spectrum says about defocus, and how far to believe it.
+
+    Attributes
+    ----------
+    defocus_u_A, defocus_v_A
+        Larger and smaller defocus (A), positive underfocus.
+    defocus_angle_deg
+        From x towards y, of the larger defocus, in (-90, 90] (degrees).
+    phase_shift_deg
+        Of a phase plate, 0 to 180 (degrees); 0 unless it was fitted or given.
+    cross_correlation
+        Of the whitened spectrum with the rings of the fit, over the resolution range.
+    fit_resolution_A
+        Where the rings stop fitting (A); None when they never start.
+    ice_ring
+        Mean power at 3.6 to 4.0 A over that at 4.0 to 4.4 A; None past the spectrum's edge.
+    defocus_uncertainty_A, angle_uncertainty_deg, phase_uncertainty_deg
+        One standard deviation, from the scatter between blocks of the spectrum.
+    quality
+        ``good``, ``doubtful`` or ``no rings``.
+    doubts
+        In words, what keeps the fit from being good; empty when it is.
+    n_rings_seen
+        Blocks of rings that agree with the fit, from the centre outwards.
+    curves
+        Equiphase averages: ``spatial_frequency_per_A``, ``spectrum``, ``fit``, ``correlation``.
+    """
+
+    defocus_u_A: float
+    defocus_v_A: float
+    defocus_angle_deg: float
+    phase_shift_deg: float
+    cross_correlation: float
+    fit_resolution_A: float | None
+    ice_ring: float | None
+    defocus_uncertainty_A: float
+    angle_uncertainty_deg: float
+    phase_uncertainty_deg: float
+    quality: str
+    doubts: tuple[str, ...] = ()
+    n_rings_seen: int = 0
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def astigmatism_A(self) -> float:
+        """U - V (A)."""
+        return self.defocus_u_A - self.defocus_v_A
+
+
+def fit_ctf(
+    spectrum: torch.Tensor,
+    pixel_size_A: float,
+    voltage_kV: float,
+    cs_mm: float,
+    amplitude_contrast: float = 0.1,
+    min_defocus_A: float = 2000.0,
+    max_defocus_A: float = 50000.0,
+    max_astigmatism_A: float = 3000.0,
+    min_resolution_A: float = 30.0,
+    max_resolution_A: float = 4.0,
+    fit_phase_shift: bool = False,
+) -> CtfFit:
+    """Fit defocus, astigmatism and, where asked, phase shift.
+
+    The spectrum is small, so the fit itself runs on the CPU in float64 whatever the device.
+
+    Parameters
+    ----------
+    spectrum
+        (box, box) amplitude, zero frequency at (box // 2, box // 2), as
+        :func:`~vitriflow.kernels.spectrum.power_spectrum` and RELION's ``_PS.mrc`` give it.
+    pixel_size_A
+        Pixel size that the box stands for (A).
+    voltage_kV, cs_mm, amplitude_contrast
+        Optics: kV, mm, fraction.
+    min_defocus_A, max_defocus_A
+        Range of the mean defocus (A).
+    max_astigmatism_A
+        Largest U - V (A).
+    min_resolution_A, max_resolution_A
+        Coarsest and finest rings used (A).
+    fit_phase_shift
+        Also fit the phase shift of a phase plate.
+
+    Returns
+    -------
+    CtfFit
+        Always, also when there are no rings: ``quality`` says so.
+
+    Raises
+    ------
+    BadParameter
+        When a parameter can't be.
+    BadImage
+        When the spectrum isn't a finite square with contrast, or the range holds too few pixels.
+    """
+    check_optics(voltage_kV, cs_mm, amplitude_contrast)
+    _check_ranges(
+        pixel_size_A, min_defocus_A, max_defocus_A, max_astigmatism_A, min_resolution_A, max_resolution_A
+    )
+    amplitude = _checked(spectrum)
+    optics = Optics(voltage_kV, cs_mm, amplitude_contrast)
+    rings = make_rings(amplitude, pixel_size_A, min_resolution_A, max_resolution_A)
+    if rings is None:
+        raise BadImage(
+            Reason.WRONG_SIZE,
+            f"power spectrum at {pixel_size_A:g} A/px",
+            expected=f"pixels between {min_resolution_A:g} and {max_resolution_A:g} A",
+            found=f"an edge at {2 * pixel_size_A:.3g} A, or an image filtered to nothing",
+            remedy="Check the pixel size; fit an image that hasn't been low-pass filtered.",
+        )
+    candidates = find_candidates(
+        rings, optics, min_defocus_A, max_defocus_A, max_astigmatism_A, fit_phase_shift
+    )
+    fits = sorted(
+        (Refiner(rings, optics, start, fit_phase_shift).run() for start in candidates),
+        key=lambda fit: -fit.gain,
+    )
+    best = fits[0]
+    blocks = make_blocks(rings, best.chi, best.background)
+    rival = max((fit for fit in fits[1:] if _differs(fit, best)), key=lambda fit: fit.gain, default=None)
+    rival_gain = 0.0 if rival is None else rival.gain / max(best.gain, 1e-9)
+    rings, best = _settle(amplitude, pixel_size_A, rings, optics, best, min_resolution_A, fit_phase_shift)
+    covariance = Refiner(rings, optics, best.as_candidate(), fit_phase_shift).covariance(best.parameters)
+    evidence = Evidence(
+        blocks=blocks,
+        modulation_over_level=_worst_modulation(best),
+        rival_gain=rival_gain,
+        rival_defocus_A=None if rival is None else rival.mean_A,
+        inside=_inside(best, min_defocus_A, max_defocus_A, max_astigmatism_A),
+        relative_uncertainty=math.sqrt(max(covariance[0, 0], 0.0)) / max(abs(best.mean_A), 1.0),
+    )
+    wide = make_rings(amplitude, pixel_size_A, min_resolution_A, 2.0 * pixel_size_A) or rings
+    return _report(amplitude, pixel_size_A, rings, wide, optics, best, covariance, evidence, fit_phase_shift)
+
+
+def _check_ranges(
+    pixel_A: float, low_defocus: float, high_defocus: float, astigmatism: float, coarse: float, fine: float
+) -> None:
+    if not (math.isfinite(pixel_A) and pixel_A > 0):
+        raise BadParameter("pixel_size_A", "a positive number of angstroms", f"{pixel_A}")
+    if not 0 < low_defocus < high_defocus:
+        raise BadParameter(
+            "min_defocus_A, max_defocus_A", "0 < smallest < largest", f"{low_defocus:g} and {high_defocus:g}"
+        )
+    if not 0 <= astigmatism:
+        raise BadParameter("max_astigmatism_A", "zero or more", f"{astigmatism:g}")
+    if not 0 < fine < coarse:
+        raise BadParameter(
+            "min_resolution_A, max_resolution_A", "0 < finest < coarsest", f"{coarse:g} and {fine:g}"
+        )
+
+
+def _checked(spectrum: torch.Tensor) -> Floats:
+    """The spectrum as float64 on the CPU, or a named refusal."""
+    if spectrum.ndim != 2 or spectrum.shape[0] != spectrum.shape[1] or spectrum.shape[0] < SMALLEST_BOX:
+        raise BadImage(
+            Reason.WRONG_SIZE,
+            "power spectrum",
+            expected=f"a square of at least {SMALLEST_BOX} px, zero frequency in the middle",
+            found=f"{tuple(spectrum.shape)}",
+            remedy="If this is a micrograph, set input=micrograph.",
+        )
+    amplitude: Floats = spectrum.detach().to("cpu", torch.float64).numpy()
+    if not np.isfinite(amplitude).all():
+        raise BadImage(Reason.NOT_FINITE, "power spectrum", "finite values", "NaN or infinity")
+    if amplitude.min() < 0:
+        raise BadImage(
+            Reason.INTENSITY,
+            "power spectrum",
+            expected="amplitudes, which are never negative",
+            found=f"{amplitude.min():g}",
+            remedy="If this is a micrograph, set input=micrograph.",
+        )
+    if amplitude.max() == amplitude.min():
+        reason = Reason.ALL_ZERO if amplitude.max() == 0 else Reason.CONSTANT
+        raise BadImage(reason, "power spectrum", "contrast", f"{amplitude.max():g} in every pixel")
+    return amplitude
+
+
+def _differs(one: Refined, two: Refined) -> bool:
+    """Whether two fits are different explanations, not the same one reached twice."""
+    return abs(one.mean_A - two.mean_A) > max(100.0, 0.02 * two.mean_A)
+
+
+def _settle(
+    amplitude: Floats,
+    pixel_size_A: float,
+    rings: Rings,
+    optics: Optics,
+    best: Refined,
+    low_A: float,
+    fit_phase_shift: bool,
+) -> tuple[Rings, Refined]:
+    """Fit again without the finest rings where the coarse ones suffice.
+
+    Past 5 A the water ring and the optics' own small errors pull more than those rings tell.
+    """
+    if 1.0 / rings.k_high >= _TRUSTED_A:
+        return rings, best
+    if n_periods(optics, best.mean_A, rings.k_low, 1.0 / _TRUSTED_A) < _ENOUGH_RINGS:
+        return rings, best
+    coarse = make_rings(amplitude, pixel_size_A, low_A, _TRUSTED_A)
+    if coarse is None:
+        return rings, best
+    again = Refiner(coarse, optics, best.as_candidate(), fit_phase_shift).run()
+    return (rings, best) if _differs(again, best) else (coarse, again)
+
+
+def _worst_modulation(fit: Refined) -> float:
+    """Largest modulation over the level it stands on: past 1, power would be negative in the dark rings."""
+    return float(np.max(fit.modulation / np.maximum(fit.background, 1e-6)))
+
+
+def _inside(fit: Refined, low: float, high: float, astigmatism: float) -> bool:
+    return 0.95 * low <= fit.mean_A <= 1.05 * high and fit.astigmatism_A <= 1.1 * astigmatism + 100.0
+
+
+def _resolution(blocks: Blocks, rings: Rings) -> float | None:
+    """Resolution (A) at the outer edge of the last block of the first unbroken run."""
+    end = blocks.run()
+    if end == 0:
+        return None
+    edge = 0.5 * (blocks.k[end - 1] + blocks.k[end]) if end < blocks.k.size else rings.k_high
+    return float(1.0 / edge)
+
+
+def _ice_ring(amplitude: Floats, pixel_size_A: float) -> float | None:
+    """Mean power at 3.6 to 4.0 A over that at 4.0 to 4.4 A."""
+    size = amplitude.shape[0]
+    if 2.0 * pixel_size_A > 3.6:
+        return None
+    axis = (np.arange(size) - size // 2) / (size * pixel_size_A)
+    k = np.hypot(axis[:, None], axis[None, :])
+    power = np.square(amplitude)
+    ice = power[(k >= 1 / 4.0) & (k < 1 / 3.6)].mean()
+    beside = power[(k >= 1 / 4.4) & (k < 1 / 4.0)].mean()
+    return float(ice / beside) if beside > 0 else None
+
+
+def _report(
+    amplitude: Floats,
+    pixel_size_A: float,
+    rings: Rings,
+    wide: Rings,
+    optics: Optics,
+    best: Refined,
+    covariance: Floats,
+    evidence: Evidence,
+    fit_phase_shift: bool,
+) -> CtfFit:
+    """Put the numbers into the units and ranges that people expect."""
+    quality, doubts = judge(evidence)
+    full = Refiner(wide, optics, best.as_candidate(), fit_phase_shift).at(best.parameters)
+    spread = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    half = 0.5 * best.astigmatism_A
+    angle = math.degrees(best.angle_rad)
+    value = rings.value - best.background[rings.ring]
+    along = float(np.hypot(spread[1], spread[2]) / math.sqrt(2.0))
+    return CtfFit(
+        defocus_u_A=best.mean_A + half,
+        defocus_v_A=best.mean_A - half,
+        defocus_angle_deg=angle if angle > -90.0 else 90.0,
+        phase_shift_deg=math.degrees(best.phase_shift_rad) % 180.0,
+        cross_correlation=float(np.corrcoef(value, -np.cos(2.0 * best.chi))[0, 1]),
+        fit_resolution_A=_resolution(make_blocks(wide, full.chi, full.background), wide),
+        ice_ring=_ice_ring(amplitude, pixel_size_A),
+        defocus_uncertainty_A=max(float(np.hypot(spread[0], 0.5 * along)), _FLOOR_A),
+        angle_uncertainty_deg=min(math.degrees(0.5 * along / max(best.astigmatism_A, 1e-6)), 90.0),
+        phase_uncertainty_deg=math.degrees(spread[3]) if spread.size > 3 else 0.0,
+        quality=quality,
+        doubts=doubts,
+        n_rings_seen=evidence.blocks.run(),
+        curves=equiphase_curves(wide, optics, full),
+    )
