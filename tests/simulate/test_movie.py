@@ -150,12 +150,13 @@ def test_every_recorded_type_holds_the_same_counts(dtype):
     assert np.array_equal(frame.astype(np.int64), simulate_movie(reference).frame(0).astype(np.int64))
 
 
-def test_rings_are_dark_where_the_formula_puts_zeros():
+@pytest.mark.parametrize(("phase", "amplitude"), [(0.0, 0.07), (90.0, 0.07), (40.0, 0.3)])
+def test_rings_are_dark_where_the_formula_puts_zeros(phase, amplitude):
     defocus = 12000.0
     spec = MovieSpec(
         shape=(1024, 1024), n_frames=1, dose_per_frame_e_per_A2=300.0, dtype="uint16", motion=STILL, seed=3,
         defocus_u_A=defocus, defocus_v_A=defocus, radiation_damage=False, b_factor_A2=0.0, n_particles=0,
-        ice_noise=3.0, **FLAT,
+        ice_noise=3.0, phase_shift_deg=phase, amplitude_contrast=amplitude, **FLAT,
     )  # fmt: skip
     frame = simulate_movie(spec).frame(0).astype(np.float64)
     spectrum = np.abs(scipy.fft.rfft2(frame - frame.mean())) ** 2
@@ -164,7 +165,7 @@ def test_rings_are_dark_where_the_formula_puts_zeros():
     wavelength = electron_wavelength_A(300.0)
     fine = np.linspace(0.035, 0.14, 200_000)
     chi = np.pi * wavelength * defocus * fine**2 - 0.5 * np.pi * 2.7e7 * wavelength**3 * fine**4
-    chi += np.arcsin(0.07)
+    chi += np.arcsin(amplitude) + np.pi * phase / 180
     zeros = fine[:-1][np.diff(np.floor(chi / np.pi)) != 0]
     tops = fine[:-1][np.diff(np.floor(chi / np.pi + 0.5)) != 0]
 

@@ -110,6 +110,20 @@ def test_beam_shifts_fall_into_nine_groups(small):
         assert nearest == exposure.hole
 
 
+def test_holes_are_empty_or_dirty_at_the_share_asked_for_and_else_unchanged(small):
+    plain = plan_session(SessionSpec(movie=small, exposures=200, started_at=START))
+    mixed = plan_session(
+        SessionSpec(movie=small, exposures=200, started_at=START, empty_share=0.25, dirty_share=0.5)
+    )
+    empty = [e for e in mixed if e.movie.n_particles == 0]
+    dirty = [e for e in mixed if e.movie.carbon_edge and e.movie.n_ice_crystals]
+    assert 30 < len(empty) < 70
+    assert 75 < len(dirty) < 125
+    clean = [(a, b) for a, b in zip(plain, mixed, strict=True) if b not in empty and b not in dirty]
+    assert clean
+    assert all(a == b for a, b in clean)
+
+
 def test_serialem_mdoc_says_what_was_simulated(tmp_path, small):
     report = play(tmp_path, small, exposures=2, layout="serialem")
     for written in report.movies:

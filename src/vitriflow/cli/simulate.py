@@ -49,6 +49,8 @@ def simulate(
     ice: Annotated[float, typer.Option(help="Thickness of the ice (A).")] = 350.0,
     carbon: Annotated[bool, typer.Option("--carbon", help="A carbon edge reaches into the field.")] = False,
     crystals: Annotated[int, typer.Option(help="Ice crystals in the field.", min=0)] = 0,
+    empty: Annotated[float, typer.Option(help="Share of holes without particles.")] = 0.0,
+    dirty: Annotated[float, typer.Option(help="Share of holes with a carbon edge and ice crystals.")] = 0.0,
     tilts: Annotated[int, typer.Option(help="Movies of a tilt series (serialem, tomo5).", min=0)] = 0,
     fault: Annotated[
         list[str] | None,
@@ -90,6 +92,8 @@ def simulate(
         "movie": movie,
         "defocus_A": (low, high),
         "astigmatism_A": astigmatism,
+        "empty_share": empty,
+        "dirty_share": dirty,
         "tilts": tilts or (41 if layout == "tomo5" else 0),
         "faults": dict(_share(text) for text in fault or []),
         "seed": seed,

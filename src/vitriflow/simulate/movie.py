@@ -49,7 +49,10 @@ class Truth:
             "shape": list(spec.shape),
             "n_frames": spec.n_frames,
             "pixel_size_A": spec.pixel_size_A,
-            "motion": self.motion.to_dict(),
+            "motion": {
+                **self.motion.to_dict(),
+                "frame_shifts_A": (self.motion.global_shifts_px * spec.pixel_size_A).tolist(),
+            },
             "ctf": {
                 "defocus_u_A": spec.defocus_u_A,
                 "defocus_v_A": spec.defocus_v_A,

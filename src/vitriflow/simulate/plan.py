@@ -78,6 +78,10 @@ class SessionSpec(BaseModel):
         default=(8000.0, 20000.0), description="range from which each movie's defocus is drawn (A)"
     )
     astigmatism_A: float = Field(default=400.0, ge=0, description="largest astigmatism drawn (A)")
+    empty_share: float = Field(default=0.0, ge=0, le=1, description="share of holes without particles")
+    dirty_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of holes with a carbon edge and ice crystals"
+    )
     afis: bool = Field(default=True, description="nine holes a stage position by beam shift (EPU)")
     tilts: int = Field(default=0, ge=0, le=200, description="movies of a tilt series; 0 is no tilting")
     tilt_step_deg: float = Field(default=3.0, gt=0, le=30, description="between tilts (degrees)")
@@ -203,12 +207,18 @@ def _movie(spec: SessionSpec, index: int, rng: np.random.Generator) -> MovieSpec
     """One of the unique movies: its own defocus, astigmatism, motion, particles and noise."""
     mean = rng.uniform(*spec.defocus_A)
     half = 0.5 * rng.uniform(0.0, spec.astigmatism_A)
-    changes = {
+    changes: dict[str, float | int | bool] = {
         "defocus_u_A": round(mean + half, 1),
         "defocus_v_A": round(mean - half, 1),
         "defocus_angle_deg": round(float(rng.uniform(-90.0, 90.0)), 2),
         "seed": int(spec.seed * 1_000_003 + index),
     }
+    hole = np.random.default_rng([spec.seed, 14, index])  # on its own, so that shares change nothing else
+    if hole.uniform() < spec.empty_share:
+        changes["n_particles"] = 0
+    if hole.uniform() < spec.dirty_share:
+        changes["carbon_edge"] = True
+        changes["n_ice_crystals"] = int(hole.integers(2, 9))
     if spec.tilts:
         tilt = tilt_of(index % spec.tilts, spec.tilt_step_deg)
         changes["ice_thickness_A"] = spec.movie.ice_thickness_A / max(math.cos(math.radians(tilt)), 0.2)
