@@ -40,7 +40,7 @@ class Picks:
     score
         ``(n,)``, in standard deviations of the micrograph's score map.
     threshold
-        Candidates with a score at or above it count; infinite when none does.
+        Candidates with a score at or above it count; when none does, one above the best score.
     mask
         ``(h, w)`` bool of the binned micrograph: True where nothing is picked (padding, carbon,
         ice, dirt, and too close to the border).
@@ -185,6 +185,8 @@ def pick(
     limit = cut.threshold if threshold is None else threshold
     if max_picks is not None and (peaks.heights >= limit).sum() > max_picks:
         limit = float(peaks.heights[max_picks - 1]) if max_picks > 0 else math.inf
+    if not math.isfinite(limit):  # a finite number, so that records and pages need no special case
+        limit = float(peaks.heights.max(initial=0.0)) + 1.0
     scale, origin = np.array(prepared.scale), np.array(prepared.origin)
     full_area = float(np.prod(np.asarray(micrograph.shape, dtype=np.float64)))
     good_area = float(prepared.good.sum()) * float(scale.prod())
