@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from vitriflow.errors import BadParameter, ItemError, Reason
+from vitriflow.errors import BadParameter, ItemError, Reason, VitriflowError
 from vitriflow.formats import State, check_complete, open_movie
 from vitriflow.formats.epu import read_epu_xml
 from vitriflow.formats.gain import read_gain
@@ -297,6 +297,12 @@ def test_a_folder_in_use_is_refused(tmp_path, small):
     play(tmp_path, small, exposures=1)
     with pytest.raises(BadParameter, match="new or empty"):
         play(tmp_path, small, exposures=1)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path, small):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(VitriflowError, match="file"):
+        play(tmp_path / "file" / "out", small, exposures=1)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from vitriflow.errors import BadParameter
+from vitriflow.errors import BadParameter, VitriflowError
 from vitriflow.simulate.detector import make_camera
 from vitriflow.simulate.layouts import LAYOUTS, Layout
 from vitriflow.simulate.movie import simulate_movie
@@ -141,34 +141,44 @@ def simulate_session(
         When the folder is in use, or the format can't hold the fault asked for.
     BadFile
         When the specimen or motion file can't be used.
+    VitriflowError
+        When the folder can't be written to, or its disk is full.
     """
     stop = stop or Event()
     out = Path(out)
-    if Fault.NAN in session.faults and session.format is FileFormat.EER:
-        raise BadParameter("fault nan", "a format with float values: mrc or tiff", "eer", "Choose another.")
     if session.started_at is None:
         session = session.model_copy(update={"started_at": datetime.now(UTC)})
     layout = LAYOUTS[session.layout](session, out / MICROSCOPE)
+    planned = plan_session(session)
+    report = SessionReport(layout.root, out / TRUTH, layout.gain_path)
+    try:
+        _prepare(session, layout, out)
+        _play(session, layout, planned, report, on_written, stop)
+    except OSError as error:
+        raise VitriflowError(
+            str(out), "a folder that can be written to", str(error), "Free space there or choose another."
+        ) from error
+    finally:
+        shutil.rmtree(out / _POOL, ignore_errors=True)
+    report.stopped = len(report.movies) < len(planned)
+    return report
+
+
+def _prepare(session: SessionSpec, layout: Layout, out: Path) -> None:
+    """Refuse what can't be played; else write what is there before the first movie."""
+    if Fault.NAN in session.faults and session.format is FileFormat.EER:
+        raise BadParameter("fault nan", "a format with float values: mrc or tiff", "eer", "Choose another.")
     if layout.root.exists() and any(layout.root.iterdir()):
         raise BadParameter(
             str(layout.root), "a new or empty folder", "files in it", "Choose another name or output folder."
         )
-    pool_folder = out / _POOL
-    for folder in (layout.root, out / TRUTH, pool_folder):
+    for folder in (layout.root, out / TRUTH, out / _POOL):
         folder.mkdir(parents=True, exist_ok=True)
-    planned = plan_session(session)
-    report = SessionReport(layout.root, out / TRUTH, layout.gain_path)
     _put(out / TRUTH / "session.json", json.dumps(session.model_dump(mode="json"), indent=1).encode())
     for path, content in layout.skeleton().items():
         _put(path, content)
     layout.gain_path.parent.mkdir(parents=True, exist_ok=True)
     write_gain(layout.gain_path, make_camera(session.movie).gain, session.movie.pixel_size_A)
-    try:
-        _play(session, layout, planned, report, on_written, stop)
-    finally:
-        shutil.rmtree(pool_folder, ignore_errors=True)
-    report.stopped = len(report.movies) < len(planned)
-    return report
 
 
 def _play(
