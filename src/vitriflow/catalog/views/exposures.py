@@ -41,14 +41,14 @@ def intake_problems(db: OrmSession, session_id: int) -> list[tuple[int, str | No
     query = select(Exposure.id, Exposure.problem_code, Exposure.complete_at).where(
         Exposure.session_id == session_id, Exposure.state == ExposureState.PROBLEM
     )
-    return list(db.execute(query).tuples())
+    return list(db.execute(query))
 
 
 def exposure_names(db: OrmSession, session_id: int, ids: Collection[int]) -> dict[int, str]:
     """Item names of some exposures of a session, by id."""
     # Asked by id alone: with the session in it, SQLite's planner reads the whole session instead.
     query = select(Exposure.id, Exposure.item, Exposure.session_id).where(Exposure.id.in_(list(ids)))
-    return {found: item for found, item, session in db.execute(query).tuples() if session == session_id}
+    return {found: item for found, item, session in db.execute(query) if session == session_id}
 
 
 def reasons(
@@ -59,7 +59,7 @@ def reasons(
     problems = select(Exposure.id, Exposure.problem, Exposure.session_id).where(Exposure.id.in_(wanted))
     found = {
         exposure: problem
-        for exposure, problem, session in db.execute(problems).tuples()
+        for exposure, problem, session in db.execute(problems)
         if problem is not None and session == session_id
     }
     if processing_id is not None:
@@ -68,7 +68,7 @@ def reasons(
             Measure.exposure_id.in_(wanted),
             Measure.reason.is_not(None),
         )
-        found.update({row[0]: row[1] or "" for row in db.execute(measured).tuples()})
+        found.update({row[0]: row[1] or "" for row in db.execute(measured)})
     return found
 
 
@@ -102,7 +102,7 @@ def tasks_of(db: OrmSession, processing_id: int, exposure_id: int) -> list[TaskV
         .order_by(Task.id)
     )
     newest: dict[str, tuple[Task, int | None, dict[str, Any] | None]] = {}
-    for task, result_id, record in db.execute(query).tuples():
+    for task, result_id, record in db.execute(query):
         known = newest.get(task.node)
         if known is None or task.revision > known[0].revision:
             newest[task.node] = (task, result_id, record)
@@ -167,7 +167,7 @@ def records_of(
             ResultRow.item_type == EXPOSURE,
             ResultRow.item_id.in_(missing),
         )
-        found.update({item: (result, record) for item, result, record in db.execute(query).tuples()})
+        found.update({item: (result, record) for item, result, record in db.execute(query)})
         missing -= found.keys()
         revision -= 1
     return found

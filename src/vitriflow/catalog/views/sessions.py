@@ -77,7 +77,7 @@ def list_processings(db: OrmSession, session_id: int) -> list[ProcessingView]:
         Processing.created_at,
     )
     query = select(*columns).where(Processing.session_id == session_id).order_by(Processing.id.desc())
-    return [ProcessingView(*row) for row in db.execute(query).tuples()]
+    return [ProcessingView(*row) for row in db.execute(query)]
 
 
 def pulse(db: OrmSession, session_id: int) -> Pulse:
@@ -134,7 +134,7 @@ def count_nodes(db: OrmSession, processing_id: int) -> list[NodeView]:
         .group_by(Task.state, Task.node, Task.revision)
     )
     found: dict[str, NodeView] = {}
-    for node, revision, state, number in db.execute(query).tuples():
+    for node, revision, state, number in db.execute(query):
         view = found.get(node)
         if view is None or revision > view.revision:
             view = found[node] = NodeView(node, revision, {})
