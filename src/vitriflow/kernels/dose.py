@@ -105,10 +105,10 @@ def low_rank_weights(
     rest = weights - base.T @ np.linalg.lstsq(base.T, weights, rcond=None)[0] if with_plain else weights
     left, _, _ = np.linalg.svd(rest, full_matrices=False)
     largest = float(np.abs(weights).max())
-    factors: NDArray[np.float64] = base
-    curves = np.zeros((len(base), weights.shape[1]))
+    factors = base.astype(np.float64)
+    curves: NDArray[np.float64] = np.zeros((len(base), weights.shape[1]))
     for rank in range(min(max_rank, n_frames) + 1):
-        factors = np.concatenate([base, np.asarray(left[:, :rank].T, dtype=np.float64)])
+        factors = np.vstack([base, left[:, :rank].T]).astype(np.float64)
         if len(factors) == 0:
             continue
         curves = np.linalg.lstsq(factors.T, weights, rcond=None)[0]

@@ -6,26 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "ORIENTATIONS",
     "Repairs",
     "find_hot_pixels",
     "gain_factor",
-    "orient",
     "plan_repairs",
 ]
-
-ORIENTATIONS = (
-    "as-is",
-    "rotate-90",
-    "rotate-180",
-    "rotate-270",
-    "flip-y",
-    "flip-x",
-    "transpose",
-    "anti-transpose",
-)
-"""The eight ways a reference can lie on its movie. Rotations are as the array is stored, from x
-towards y (row 0 first, so clockwise on a screen that draws row 0 at the top)."""
 
 _SMALLEST_GAIN = 1e-3  # relative to the median: below it a pixel counts as dead
 _LARGEST_GAIN = 10.0
@@ -34,47 +19,15 @@ _WIDEST = 32
 _MOST_HOT = 0.005  # of all pixels: more can't be single bad pixels
 
 
-def orient(reference: NDArray[np.generic], orientation: str) -> NDArray[np.generic]:
-    """Turn or flip a reference.
-
-    Parameters
-    ----------
-    reference
-        ``(height, width)``.
-    orientation
-        One of :data:`ORIENTATIONS`: what to do to the reference so that it lies on the movie.
-
-    Raises
-    ------
-    ValueError
-        For another word.
-    """
-    if orientation not in ORIENTATIONS:
-        raise ValueError(f"orientation has to be one of {', '.join(ORIENTATIONS)}, not {orientation!r}")
-    turned = {
-        "as-is": lambda a: a,
-        "rotate-90": lambda a: np.rot90(a, -1),
-        "rotate-180": lambda a: a[::-1, ::-1],
-        "rotate-270": lambda a: np.rot90(a, 1),
-        "flip-y": lambda a: a[::-1],
-        "flip-x": lambda a: a[:, ::-1],
-        "transpose": lambda a: a.T,
-        "anti-transpose": lambda a: a[::-1, ::-1].T,
-    }[orientation](reference)
-    return np.ascontiguousarray(turned)
-
-
 def gain_factor(
-    reference: NDArray[np.generic], *, divide: bool
+    reference: NDArray[np.generic],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """What to multiply counts by, and which pixels the reference calls defective.
 
     Parameters
     ----------
     reference
-        ``(height, width)``.
-    divide
-        True where counts are divided by the reference (EER's convention).
+        ``(height, width)``: what counts are multiplied by, 0 at defects.
 
     Returns
     -------
@@ -87,9 +40,8 @@ def gain_factor(
     ValueError
         When more than a quarter of the reference can't be used.
     """
-    values = np.asarray(reference, dtype=np.float32)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(values > 0, 1.0 / values, 0.0).astype(np.float32) if divide else values.copy()
+    factor = np.array(reference, dtype=np.float32)
+    with np.errstate(invalid="ignore"):
         good = np.isfinite(factor) & (factor > 0)
         middle = float(np.median(factor[good][:: max(1, good.sum() // 100_000)])) if good.any() else 0.0
         good &= (factor > _SMALLEST_GAIN * middle) & (factor < _LARGEST_GAIN * middle)

@@ -83,6 +83,8 @@ class Refinement:
         ``(n_k,)`` and ``noise``: radial power of the specimen and of the noise of one frame's patch.
     frequency
         ``(n_k,)`` their spatial frequency (cycles per unpooled px).
+    pool
+        Pixels pooled to a side.
     rounds
         Newton rounds done.
     """
@@ -94,6 +96,7 @@ class Refinement:
     signal: NDArray[np.float64]
     noise: NDArray[np.float64]
     frequency: NDArray[np.float64]
+    pool: int
     rounds: int
 
 
@@ -173,6 +176,7 @@ def refine_field(
         spectrum[0],
         spectrum[1],
         cutter.ring_frequency / pool,
+        pool,
         rounds,
     )
 

@@ -1,0 +1,193 @@
+"""What ``motion.native`` leaves: the record, the images, and RELION's STAR of the motion."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitriflow.errors import BrokenInvariant, Reason
+from vitriflow.steps.base import Context
+from vitriflow.steps.records import Artifact, Kind, MotionResult
+
+if TYPE_CHECKING:
+    from vitriflow.formats import Movie
+    from vitriflow.kernels import Corrected, MotionSettings
+    from vitriflow.steps.motion_native import MotionParameters
+
+_EARLY_DOSE = 4.0  # e/A^2
+_THIRD_ORDER, _NO_MODEL = 1, 0  # RELION's rlnMotionModelVersion
+_MEAN_TOLERANCE = 0.05
+
+
+def fill_record(record: MotionResult, corrected: "Corrected", settings: "MotionSettings") -> None:
+    """Put what was measured into the record, and check it against itself.
+
+    Raises
+    ------
+    BrokenInvariant
+        When the micrograph's mean isn't what the frames add up to.
+    """
+    shifts = corrected.motion.mean_shifts() * settings.pixel_size_A
+    steps = np.hypot(*np.diff(shifts, axis=0).T) if len(shifts) > 1 else np.zeros(0)
+    dose = settings.dose_per_frame or 0.0
+    # Step i leads from frame i to i + 1; it's early when it ends within the first 4 e/A^2.
+    ends = settings.pre_exposure + dose * np.arange(2, len(shifts) + 1)
+    early = float(steps[ends <= _EARLY_DOSE + 1e-6].sum()) if dose > 0 else 0.0
+    record.n_frames = len(shifts)
+    record.pixel_size_A = corrected.pixel_size_A
+    record.frame_shifts_A = [(float(y), float(x)) for y, x in shifts]
+    record.total_A = float(steps.sum())
+    record.early_A = early
+    record.late_A = record.total_A - early
+    record.net_A = float(np.hypot(*(shifts[-1] - shifts[0])))
+    record.dose_weighted = corrected.dose_weighted
+    record.dose_per_frame_e_per_A2 = settings.dose_per_frame
+    live = [i for i in range(len(shifts)) if i not in corrected.skipped]
+    record.mean_intensity = float(corrected.frame_means[live].mean())
+    record.hot_pixels = corrected.hot_pixels
+    refinement = corrected.refinement
+    if refinement is not None and corrected.motion.is_local:
+        record.patch_grid = refinement.patches.grid
+        record.patch_fallbacks = int((~refinement.good).sum())
+        centres = refinement.patches.centres_px(refinement.pool)
+        tracks = np.moveaxis(corrected.motion.at(centres[:, 0], centres[:, 1]), 1, 0) * settings.pixel_size_A
+        record.patch_shifts_A = [[(float(y), float(x)) for y, x in track] for track in tracks]
+    _check_mean(corrected, live)
+
+
+def _check_mean(corrected: "Corrected", live: list[int]) -> None:
+    """The sum's mean has to be the frames' together; dose weighting divides by the root of their number."""
+    means = corrected.frame_means[live]
+    expected = float(means.sum())
+    if corrected.dose_weighted:
+        expected /= float(np.sqrt(len(live)))  # at frequency zero all weights are equal
+    found = float(corrected.micrograph.mean(dtype=_double()))
+    if abs(found - expected) > _MEAN_TOLERANCE * abs(expected):
+        raise BrokenInvariant(
+            Reason.INTENSITY,
+            "mean of the corrected micrograph",
+            expected=f"{expected:g}, as the frames' means say",
+            found=f"{found:g}",
+            remedy="This is an error in the motion step: report it with the movie.",
+        )
+
+
+def _double() -> Any:
+    import torch
+
+    return torch.float64
+
+
+def write_outputs(
+    corrected: "Corrected",
+    settings: "MotionSettings",
+    movie: "Movie",
+    parameters: "MotionParameters",
+    first_frame: int,
+    context: Context,
+) -> dict[str, Artifact]:
+    """Write images and STAR, keep the arrays for later steps, and name them by output port."""
+    from vitriflow.formats import write_mrc
+
+    outputs: dict[str, Artifact] = {}
+
+    def image(port: str, suffix: str, kind: Kind, tensor: Any, pixel_size_A: float, keep: bool) -> None:
+        array = np.ascontiguousarray(tensor.cpu().numpy(), dtype=np.float32)
+        with context.writing(suffix) as path:
+            write_mrc(path, array, pixel_size_A)
+        final = context.path(suffix)
+        if keep:
+            context.keep(final, array)
+        outputs[port] = Artifact(kind=kind, path=final, pixel_size_A=pixel_size_A)
+
+    size = corrected.pixel_size_A
+    image("micrograph", ".mrc", Kind.MICROGRAPH, corrected.micrograph, size, True)
+    for port, suffix, tensor in (
+        ("micrograph_unweighted", "_noDW.mrc", corrected.unweighted),
+        ("micrograph_odd", "_ODD.mrc", corrected.odd),
+        ("micrograph_even", "_EVN.mrc", corrected.even),
+    ):
+        if tensor is not None:
+            image(port, suffix, Kind.MICROGRAPH, tensor, size, False)
+    if corrected.spectrum is not None:
+        spectrum = corrected.spectrum
+        image(
+            "power_spectrum",
+            "_PS.mrc",
+            Kind.POWER_SPECTRUM,
+            spectrum.amplitude,
+            spectrum.pixel_size_A,
+            True,
+        )
+    _write_star(corrected, settings, movie, parameters, first_frame, context)
+    outputs["motion"] = Artifact(kind=Kind.MOTION, path=context.path(".star"))
+    return outputs
+
+
+def _write_star(
+    corrected: "Corrected",
+    settings: "MotionSettings",
+    movie: "Movie",
+    parameters: "MotionParameters",
+    first_frame: int,
+    context: Context,
+) -> None:
+    """The motion as RELION keeps it, in pixels of the movie; frames and its model count from 1."""
+    import pandas as pd
+
+    from vitriflow.formats import write_star
+
+    shifts, coefficients, lost = corrected.motion.relion_model()
+    local = corrected.motion.is_local
+    general = _general(settings, movie, parameters, first_frame)
+    general["rlnMotionModelVersion"] = _THIRD_ORDER if local else _NO_MODEL
+    numbers = np.arange(first_frame, first_frame + len(shifts))
+    blocks: dict[str, pd.DataFrame | dict[str, Any]] = {
+        "general": general,
+        "global_shift": pd.DataFrame(
+            {
+                "rlnMicrographFrameNumber": numbers,
+                "rlnMicrographShiftX": shifts[:, 1],
+                "rlnMicrographShiftY": shifts[:, 0],
+            }
+        ),
+    }
+    if local:
+        blocks["local_motion_model"] = _model(coefficients)
+        context.say(f"RELION's cubic in time differs from the motion found by {lost:.3f} px RMS")
+    with context.writing(".star") as path:
+        write_star(path, blocks)
+
+
+def _general(
+    settings: "MotionSettings", movie: "Movie", parameters: "MotionParameters", first_frame: int
+) -> dict[str, Any]:
+    general: dict[str, Any] = {
+        "rlnImageSizeX": movie.shape[1],
+        "rlnImageSizeY": movie.shape[0],
+        "rlnImageSizeZ": movie.n_frames,
+        "rlnMicrographMovieName": str(movie.path),
+    }
+    if parameters.gain_reference is not None:
+        general["rlnMicrographGainName"] = str(parameters.gain_reference)
+    if parameters.defects is not None:
+        general["rlnMicrographDefectFile"] = str(parameters.defects)
+    general["rlnMicrographBinning"] = float(parameters.bin_factor)
+    general["rlnMicrographOriginalPixelSize"] = settings.pixel_size_A
+    if settings.dose_per_frame is not None:
+        general["rlnMicrographDoseRate"] = settings.dose_per_frame
+    general["rlnMicrographPreExposure"] = parameters.pre_exposure_e_per_A2
+    general["rlnVoltage"] = settings.voltage_kV
+    general["rlnMicrographStartFrame"] = first_frame
+    if movie.format == "eer":
+        general["rlnEERGrouping"] = movie.raw_frames_per_frame
+        general["rlnEERUpsampling"] = parameters.eer_upsampling
+    return general
+
+
+def _model(coefficients: NDArray[np.float64]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {"rlnMotionModelCoeffsIdx": np.arange(len(coefficients)), "rlnMotionModelCoeff": coefficients}
+    )
