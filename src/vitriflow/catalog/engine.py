@@ -91,7 +91,7 @@ class Catalog:
             f"catalog {self.url}",
             expected="a transaction to go through",
             found=f"{_MAX_TRIES} conflicts in a row",
-            remedy="Another program holds the database; 'fuser FILE' or the server's list of sessions names it.",
+            remedy="Another program holds the database; 'fuser FILE' or the server's sessions name it.",
         )
 
     def read(self, work: Callable[[OrmSession], T]) -> T:
