@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from tests.web.factory import World
 from vitriflow.catalog import Measure, Processing, views
-from vitriflow.web.columns import ColumnStore, Snapshot, thin
+from vitriflow.web.columns import HIGHEST, MIDDLE, ColumnStore, Snapshot, thin
 from vitriflow.web.plots import column_answer
 
 column = st.lists(st.one_of(st.just(np.nan), st.floats(-1e6, 1e6)), max_size=400)
@@ -18,9 +18,10 @@ column = st.lists(st.one_of(st.just(np.nan), st.floats(-1e6, 1e6)), max_size=400
 @given(column, st.integers(3, 200))
 def test_thinning_keeps_to_the_budget_and_keeps_the_extremes(values: list[float], budget: int) -> None:
     array = np.array(values, dtype=np.float64)
-    rows = thin(array, budget)
+    rows, kinds = thin(array, budget)
     finite = array[np.isfinite(array)]
     assert len(rows) <= budget
+    assert len(rows) == len(kinds)
     assert np.all(np.diff(rows) > 0)
     assert np.all(np.isfinite(array[rows]))
     if len(finite):
@@ -28,13 +29,15 @@ def test_thinning_keeps_to_the_budget_and_keeps_the_extremes(values: list[float]
         assert array[rows].max() == finite.max()
     if len(finite) <= budget:
         assert len(rows) == len(finite)
+        assert not kinds.any()
 
 
 def test_one_spike_among_fifty_thousand_is_drawn() -> None:
     values = np.random.default_rng(0).normal(10, 1, 50_000)
     values[31_234] = 500.0
-    rows = thin(values, 1500)
-    assert 31_234 in rows
+    rows, kinds = thin(values, 1500)
+    assert kinds[rows == 31_234] == HIGHEST
+    assert abs(np.median(values[rows][kinds == MIDDLE]) - 10) < 0.1
     assert len(rows) <= 1500
 
 

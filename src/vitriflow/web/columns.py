@@ -175,7 +175,10 @@ def merge(old: Snapshot, new: Snapshot, change: int) -> Snapshot:
     )
 
 
-def thin(values: FloatArray, budget: int) -> IntArray:
+LOWEST, MIDDLE, HIGHEST = -1, 0, 1
+
+
+def thin(values: FloatArray, budget: int) -> tuple[IntArray, IntArray]:
     """Rows to plot so that a column of any length fits a budget and no outlier is lost.
 
     Parameters
@@ -189,24 +192,22 @@ def thin(values: FloatArray, budget: int) -> IntArray:
     -------
     rows
         Rows with a finite value, (m,), increasing, m <= budget: all of them when they fit, else
-        the lowest, the highest and the median of each of budget // 3 equal runs.
+        the lowest, the median and the highest of each of budget // 3 equal runs.
+    kinds
+        What each stands for, (m,): ``MIDDLE`` for itself or its run's median, ``LOWEST``, ``HIGHEST``.
     """
-    rows = np.flatnonzero(np.isfinite(values))
+    rows = np.flatnonzero(np.isfinite(values)).astype(np.int64)
     if len(rows) <= budget:
-        return rows.astype(np.int64)
-    bins = max(budget // 3, 1)
-    width = -(-len(rows) // bins)
+        return rows, np.full(len(rows), MIDDLE, dtype=np.int64)
+    width = -(-len(rows) // max(budget // 3, 1))
     # Runs as rows of a table; what the last run lacks is filled with its last value.
     padded = np.pad(rows, (0, -len(rows) % width), mode="edge").reshape(-1, width)
     table = values[padded]
-    chosen = np.stack(
-        [
-            table.argmin(axis=1),
-            np.argpartition(table, width // 2, axis=1)[:, width // 2],
-            table.argmax(axis=1),
-        ]
-    )
-    return np.asarray(np.unique(np.take_along_axis(padded, chosen.T, axis=1)), dtype=np.int64)
+    middle = np.argpartition(table, width // 2, axis=1)[:, width // 2]
+    chosen = np.stack([middle, table.argmin(axis=1), table.argmax(axis=1)])
+    kinds = np.repeat([MIDDLE, LOWEST, HIGHEST], len(padded))
+    picked, first = np.unique(np.take_along_axis(padded, chosen.T, axis=1).T, return_index=True)
+    return picked.astype(np.int64), kinds[first]
 
 
 class _Store:

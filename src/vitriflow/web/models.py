@@ -127,6 +127,8 @@ class QuantityColumns(BaseModel):
     n: list[int] = Field(description="number of the exposure in the session, from 1")
     t: list[float | None] = Field(description="when its file was complete (s since 1970 UTC)")
     y: list[float]
+    k: list[int] = Field(description="0: itself or the median of its run; -1, 1: lowest, highest of it")
+    thinned: bool = Field(description="whether runs of exposures are shown by three values each")
     s: list[str] = Field(description="the exposure's status")
 
 

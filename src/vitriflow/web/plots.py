@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from vitriflow.web import words
-from vitriflow.web.columns import STATUSES, FloatArray, IntArray, Snapshot, thin
+from vitriflow.web.columns import MIDDLE, STATUSES, FloatArray, IntArray, Snapshot, thin
 
 DEFAULT_POINTS = 1500
 MOST_POINTS = 4000
@@ -42,7 +42,9 @@ def column_answer(snapshot: Snapshot, since: int, known: int, points: int) -> di
         ``reset`` says whether the asker must forget what it has. Each quantity has parallel lists
         ``id``, ``n`` (number of the exposure in the session, from 1), ``t`` (seconds since 1970,
         when the file was whole; null if not known) and ``y``, with its count, median, 5th and 95th
-        percentile over all exposures, not only over those that are listed.
+        percentile over all exposures, not only over those that are listed. ``k`` is 0 for a value
+        that stands for itself or is the median of its run, -1 and 1 for the lowest and highest of
+        a run; ``thinned`` says whether there are runs.
     """
     points = max((step for step in _STEPS if step <= points), default=_STEPS[0])
     rows = _new_rows(snapshot, since, known, points)
@@ -75,7 +77,11 @@ def _new_rows(snapshot: Snapshot, since: int, known: int, points: int) -> IntArr
 def _quantity(snapshot: Snapshot, name: str, rows: IntArray | None, points: int) -> dict[str, Any]:
     values = snapshot.values[name]
     shown = words.QUANTITIES[name]
-    chosen = _thinned(snapshot, name, points) if rows is None else rows[np.isfinite(values[rows])]
+    if rows is None:
+        chosen, kinds = _thinned(snapshot, name, points)
+    else:
+        chosen = rows[np.isfinite(values[rows])]
+        kinds = np.full(len(chosen), MIDDLE)
     moments = snapshot.times["complete"][chosen]
     return {
         "label": shown.label,
@@ -86,16 +92,18 @@ def _quantity(snapshot: Snapshot, name: str, rows: IntArray | None, points: int)
         "n": chosen + 1,
         "t": np.round(moments, 1),  # NaN is written as null
         "y": np.round(values[chosen], shown.digits + 1),
+        "k": kinds,
+        "thinned": rows is None and len(chosen) < _statistics(snapshot, name)["count"],
         "s": [STATUSES[code] for code in snapshot.status[chosen]],
     }
 
 
-def _thinned(snapshot: Snapshot, name: str, points: int) -> IntArray:
+def _thinned(snapshot: Snapshot, name: str, points: int) -> tuple[IntArray, IntArray]:
     key = ("thin", name, points)
     if key not in snapshot.cache:
         snapshot.cache[key] = thin(snapshot.values[name], points)
-    rows: IntArray = snapshot.cache[key]
-    return rows
+    chosen: tuple[IntArray, IntArray] = snapshot.cache[key]
+    return chosen
 
 
 def _statistics(snapshot: Snapshot, name: str) -> dict[str, Any]:

@@ -41,8 +41,11 @@ async function load(full) {
   let crowded = false;
   for (const [name, got] of Object.entries(answer.quantities)) {
     const known = (state.columns[name] ??= new Map());
-    got.id.forEach((id, i) => known.set(id, { id, n: got.n[i], t: got.t[i], y: got.y[i], s: got.s[i] }));
-    state.statistics[name] = got;
+    got.id.forEach((id, i) =>
+      known.set(id, { id, n: got.n[i], t: got.t[i], y: got.y[i], s: got.s[i], k: got.k[i] }),
+    );
+    const thinned = got.thinned || (!answer.reset && state.statistics[name]?.thinned);
+    state.statistics[name] = { ...got, thinned };
     crowded ||= known.size > answer.points * 1.5;
   }
   state.change = answer.change;
@@ -62,26 +65,36 @@ function rows(name) {
     n: p.n,
     at: p.t,
     status: p.s,
+    kind: p.k,
   }));
 }
 
 function option(plot) {
   const size = rem();
   const shown = state.statistics[plot] ?? { label: "", unit: "", digits: 0 };
-  const series = SERIES[plot].map(([name, label, tint], place) => {
-    const data = rows(name);
-    const few = data.length < 80;
-    return {
+  const series = SERIES[plot].flatMap(([name, label, tint], place) => {
+    const all = rows(name);
+    const data = all.filter((p) => p.kind === 0);
+    const extremes = all.filter((p) => p.kind !== 0);
+    const shared = {
       name: label || shown.label,
       type: "scatter",
-      data,
-      symbolSize: (few ? 0.5 : data.length < 600 ? 0.36 : 0.24) * size,
-      itemStyle: { color: colour(tint), opacity: data.length > 600 ? 0.65 : 0.9 },
-      emphasis: { itemStyle: { borderColor: colour("text"), borderWidth: 2 } },
+      emphasis: { itemStyle: { borderColor: colour("text"), borderWidth: 2, opacity: 1 } },
       cursor: "pointer",
-      z: 10 - place,
-      markLine: place === 0 && shown.median !== null && shown.median !== undefined ? middle(shown) : undefined,
     };
+    return [
+      {
+        ...shared,
+        data,
+        symbolSize: (data.length < 80 ? 0.5 : data.length < 600 ? 0.36 : 0.24) * size,
+        itemStyle: { color: colour(tint), opacity: data.length > 600 ? 0.7 : 0.9 },
+        z: 20 - place,
+        markLine: place === 0 && Number.isFinite(shown.median) ? middle(shown) : undefined,
+      },
+      // Lowest and highest of each run: there so that no outlier is lost, faint so that they aren't
+      // taken for groups of their own.
+      { ...shared, data: extremes, symbolSize: 0.2 * size, itemStyle: { color: colour(tint), opacity: 0.28 }, z: 10 - place },
+    ];
   });
   return {
     ...animation(),
@@ -127,6 +140,8 @@ function draw() {
     if (known) known.setOption(option(plot), { replaceMerge: ["series"] });
     else start(plot, box);
   }
+  const thinned = Object.values(state.statistics).some((shown) => shown.thinned);
+  page.querySelector("[data-thinned]").hidden = !thinned;
   page.dataset.drawn = state.change;
 }
 
@@ -161,12 +176,14 @@ function describe(plot, figure) {
 function hover(plot, item, show) {
   const point = item.data;
   if (!point?.id) return "";
-  const shown = state.statistics[SERIES[plot][item.seriesIndex]?.[0]] ?? {};
+  const shown = state.statistics[SERIES[plot][Math.floor(item.seriesIndex / 2)]?.[0]] ?? {};
   const box = element("div", { class: "hover" });
   const title = element("b", {}, names.get(point.id)?.name ?? `exposure ${point.n}`);
   const value = `${shown.label} ${number(point.value[1], shown.digits)} ${shown.unit}`;
   const when = point.at ? `, ${clock(new Date(point.at * 1000))}` : "";
   box.append(title, element("span", {}, value), element("small", {}, `number ${number(point.n)}${when}, ${point.status}`));
+  const run = { "-1": "lowest of its run", 1: "highest of its run" }[point.kind];
+  if (run) box.append(element("small", {}, run));
   const known = names.get(point.id);
   if (known?.thumbnail) box.append(element("img", { src: known.thumbnail, alt: "", width: "128", height: "128" }));
   if (!known) {
@@ -249,6 +266,16 @@ async function refresh() {
     }
   }
 }
+
+// A picture whose file is gone says so instead of showing a broken image.
+document.addEventListener(
+  "error",
+  (event) => {
+    if (!event.target.matches?.(".card img, .hover img")) return;
+    event.target.replaceWith(element("span", { class: "no-picture" }, "picture file is missing"));
+  },
+  true,
+);
 
 keepTimes();
 load(true).catch((error) => (page.dataset.error = error.message));
