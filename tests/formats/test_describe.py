@@ -43,6 +43,13 @@ def test_constant_and_broken_values_are_problems(tmp_path: Path) -> None:
     ]
 
 
+def test_infinities_of_both_signs_are_a_problem_not_a_warning(tmp_path: Path) -> None:
+    frames = np.ones((1, 8, 8), np.float32)
+    frames[0, 0, :2] = np.inf, -np.inf
+    write_mrc(tmp_path / "a.mrc", frames, 1.0)
+    assert describe(tmp_path / "a.mrc").problems == ["its only frame holds values that aren't finite numbers"]
+
+
 def test_gain_references_star_and_defects_are_known(tmp_path: Path) -> None:
     import pandas as pd
 

@@ -159,8 +159,9 @@ FETCH = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><MicroscopeImage>
         (FETCH, "document type"),
         ("<html></html>", "first element is 'html'"),
         ("<a>" * 500, "nested"),
+        ('<?xml version="1.0" encoding="utfQ8"?><MicroscopeImage/>', "unknown encoding"),
     ],
-    ids=["mismatched", "cut", "bomb", "fetch", "html", "deep"],
+    ids=["mismatched", "cut", "bomb", "fetch", "html", "deep", "encoding"],
 )
 def test_broken_or_hostile_xml_is_refused_and_the_line_is_said(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "a.xml").write_text(text)

@@ -32,6 +32,7 @@ _MOST_VALUES = 16_000_000
 _MOST_PAGES = 1_000_000
 _BLOCK = 2048
 _MOST_PIXELS = 1 << 32
+_MOST_IN_TILE = 1 << 26
 _LAYOUT_TAGS = (
     WIDTH, HEIGHT, BITS, COMPRESSION, SAMPLES, ROWS_PER_STRIP, PREDICTOR, TILE_WIDTH, TILE_HEIGHT,
     SAMPLE_FORMAT,
@@ -231,6 +232,8 @@ class TiffChain:
             raise self._broken(f"page {page.number} claims a size of {page.width} x {page.height}")
         page.layout = tuple(self._number(page, code, 0) for code in _LAYOUT_TAGS)
         tiled = TILE_OFFSETS in page.tags
+        if tiled and self._number(page, TILE_WIDTH, 0) * self._number(page, TILE_HEIGHT, 0) > _MOST_IN_TILE:
+            raise self._broken(f"page {page.number} claims tiles of more than {_MOST_IN_TILE} pixels")
         offsets = self._values(page, TILE_OFFSETS if tiled else STRIP_OFFSETS)
         sizes = self._values(page, TILE_BYTES if tiled else STRIP_BYTES)
         if offsets is None or sizes is None or len(offsets) == 0 or len(offsets) != len(sizes):

@@ -8,7 +8,7 @@ _DEEPEST = 200
 
 
 class UnsafeXml(ValueError):
-    """XML that declares a document type, is far too large, or is nested far too deep."""
+    """XML with a document type or an unknown encoding, far too large, or nested far too deep."""
 
 
 def _local(name: str) -> str:
@@ -51,5 +51,8 @@ def parse_xml(data: bytes) -> ElementTree.Element:
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = doctype
     parser.buffer_text = True
-    parser.Parse(data, True)
+    try:
+        parser.Parse(data, True)
+    except LookupError as error:
+        raise UnsafeXml(str(error)) from error
     return builder.close()

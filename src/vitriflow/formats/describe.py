@@ -133,7 +133,8 @@ def _movie(path: Path, movie: Movie, report: Report) -> None:
     report.lines += [f"{name}: {text}" for name, text in movie.metadata.items()]
     for index in sorted({0, movie.n_frames - 1}):
         frame = movie.frame(index)
-        mean, low, high = float(frame.mean(dtype=np.float64)), float(frame.min()), float(frame.max())
+        with np.errstate(all="ignore"):  # what isn't finite is said below
+            mean, low, high = float(frame.mean(dtype=np.float64)), float(frame.min()), float(frame.max())
         name = "its only frame" if movie.n_frames == 1 else f"frame {index + 1}"
         report.lines.append(f"{name}: mean {mean:.4g}, from {low:.4g} to {high:.4g}")
         if not np.isfinite(mean):
@@ -150,7 +151,7 @@ def _gain(path: Path, report: Report) -> None:
     height, width = gain.array.shape
     good = gain.array[~gain.defects]
     report.lines.append(
-        f"gain reference of {width} x {height} (width x height), mean {float(good.mean()):.4g}, "
+        f"gain reference of {width} x {height} (width x height), mean {float(good.mean(dtype=np.float64)):.4g}, "
         f"from {float(good.min()):.4g} to {float(good.max()):.4g}"
     )
     n_defects = int(gain.defects.sum())

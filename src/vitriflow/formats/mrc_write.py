@@ -29,10 +29,11 @@ class _Statistics:
         self.count = 0
 
     def add(self, frame: NDArray[Any]) -> None:
-        self.low = min(self.low, float(frame.min()))
-        self.high = max(self.high, float(frame.max()))
-        self.total += float(frame.sum(dtype=np.float64))
-        self.squares += float(np.square(frame, dtype=np.float64).sum())
+        with np.errstate(all="ignore"):  # values that aren't finite are written as they are
+            self.low = min(self.low, float(frame.min()))
+            self.high = max(self.high, float(frame.max()))
+            self.total += float(frame.sum(dtype=np.float64))
+            self.squares += float(np.square(frame, dtype=np.float64).sum())
         self.count += frame.size
 
     def into(self, record: Any) -> None:
