@@ -33,8 +33,12 @@ def list_steps() -> None:
     """List the installed steps."""
     table = Table("step", "version", "what it does", box=None)
     for name in step_names():
-        step = find_step(name)
-        table.add_row(name, step.version, step.summary)
+        try:
+            step = find_step(name)
+        except Exception as error:  # a facility's own step may fail in any way; the others are still good
+            table.add_row(name, "", f"[red]can't be loaded: {error}[/red]")
+        else:
+            table.add_row(name, step.version, step.summary)
     Console().print(table)
 
 
