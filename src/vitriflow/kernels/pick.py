@@ -23,7 +23,8 @@ __all__ = ["Picks", "pick"]
 SMALLEST, LARGEST = 0.6, 0.85
 RINGS = (1.0, 1.2)  # where rings and shells answer best: only starts for the learnt template
 MIN_DISTANCE = 0.6
-FLOOR = 0.5  # candidates below this many deviations aren't kept
+KEEP_FLOOR = 0.1  # candidates below this many deviations aren't kept, ...
+JUDGE_FLOOR = 0.5  # ... and those below this don't say where the threshold should be
 LEARNT_SKEWNESS = 0.5  # from which a learnt template is believed, ...
 LEARNT_GAIN = 1.2  # ... if also so many times the blobs'
 
@@ -179,9 +180,9 @@ def pick(
         scores, inverted, used = _scores(
             prepared, _blob_diameters(low / binned_A, high / binned_A), method, learn
         )
-        peaks = find_peaks(scores, allowed, distance, FLOOR)
-        decoys = find_peaks(inverted, allowed, distance, FLOOR)
-        cut = automatic_threshold(peaks.heights, decoys.heights)
+        peaks = find_peaks(scores, allowed, distance, KEEP_FLOOR)
+        decoys = find_peaks(inverted, allowed, distance, JUDGE_FLOOR)
+        cut = automatic_threshold(peaks.heights[peaks.heights > JUDGE_FLOOR], decoys.heights)
     limit = cut.threshold if threshold is None else threshold
     if max_picks is not None and (peaks.heights >= limit).sum() > max_picks:
         limit = float(peaks.heights[max_picks - 1]) if max_picks > 0 else math.inf

@@ -61,8 +61,9 @@ class PickParameters(StepParameters):
 class PickDog(Step[PickParameters, PickResult]):
     """Writes a RELION coordinate STAR of the picks, and one of all candidates with their scores.
 
-    RELION counts pixels from the first one's centre, as we do, and y along rows as stored, so
-    coordinates are written as they are.
+    RELION counts pixels from the first one's centre, as we do, and y along rows as stored. It cuts
+    off what stands behind the point when it extracts, so coordinates are written as whole pixels:
+    else its boxes would lie half a pixel too low on average.
     """
 
     name = "pick.dog"
@@ -176,14 +177,15 @@ def _check(picks: "Picks", shape: tuple[int, int], thing: str) -> None:
 def _write(
     coordinates: "NDArray[np.float64]", score: "NDArray[np.float64]", suffix: str, context: Context
 ) -> Artifact:
+    import numpy as np
     import pandas as pd
 
     from vitriflow.formats import write_star
 
     table = pd.DataFrame(
         {
-            "rlnCoordinateX": coordinates[:, 1].round(3),
-            "rlnCoordinateY": coordinates[:, 0].round(3),
+            "rlnCoordinateX": np.rint(coordinates[:, 1]),
+            "rlnCoordinateY": np.rint(coordinates[:, 0]),
             "rlnAutopickFigureOfMerit": score.round(5),
         }
     )
