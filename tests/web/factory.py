@@ -293,7 +293,10 @@ def _provenance(step: str) -> Provenance:
         step_version="1",
         vitriflow_version="0.1",
         parameters={"pixel_size_A": PIXEL_A, "voltage_kV": 300.0},
-        inputs={"movie": Artifact(kind=Kind.MOVIE, path=Path("raw/movie.tiff"), blake3="ab" * 32)},
+        inputs={
+            "movie": Artifact(kind=Kind.MOVIE, path=Path("raw/movie.tiff"), blake3="ab" * 32),
+            "diagnostic": Artifact(kind=Kind.PICTURE, path=Path("CtfFind/job003/movie.mrc")),
+        },
         host="worker1",
         device="cpu",
         process_id=4711,

@@ -8,9 +8,10 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session as OrmSession
 
 from tests.web.factory import World
-from vitriflow.catalog import Measure, Processing, views
+from vitriflow.catalog import Measure, Processing, Task, views
 from vitriflow.web.columns import HIGHEST, MIDDLE, ColumnStore, Snapshot, thin
 from vitriflow.web.plots import column_answer
+from vitriflow.web.tally import TaskTally
 
 column = st.lists(st.one_of(st.just(np.nan), st.floats(-1e6, 1e6)), max_size=400)
 
@@ -120,3 +121,27 @@ def test_an_exposure_that_comes_in_between_makes_the_asker_start_afresh(world: W
 def test_a_change_number_from_another_time_makes_the_asker_start_afresh(world: World, since: int) -> None:
     world.add()
     assert column_answer(read(ColumnStore(), world), since, 0, 1500)["reset"]
+
+
+def test_tasks_counted_by_what_is_new_equal_tasks_counted_afresh(world: World) -> None:
+    kept = TaskTally()
+    for outcome in ("open", "done", "quarantined", "failed", "rejected", "open", "done"):
+        world.add(outcome)
+        counted = world.catalog.read(lambda db: kept.nodes(db, world.processing_id))
+        assert counted == world.catalog.read(lambda db: TaskTally().nodes(db, world.processing_id))
+        for node in counted:
+            assert sum(node.counts.values()) == len(world.ids)
+    assert [node.node for node in counted] == ["motion", "ctf", "pick", "preview"]
+
+
+def test_only_the_newest_revision_of_a_node_is_counted(world: World) -> None:
+    first = world.add()
+    tally = TaskTally()
+    world.catalog.read(lambda db: tally.nodes(db, world.processing_id))
+    world.catalog.write(
+        lambda db: db.add(
+            Task(processing_id=world.processing_id, node="ctf", revision=2, item_id=first, state="running")
+        )
+    )
+    counted = world.catalog.read(lambda db: tally.nodes(db, world.processing_id))
+    assert [(one.revision, one.counts) for one in counted if one.node == "ctf"] == [(2, {"running": 1})]

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
 
 import vitriflow.web
 from tests.web.conftest import client_for, client_of
 from tests.web.factory import World
+from vitriflow.catalog import ResultRow
 from vitriflow.errors import BadConfig
 from vitriflow.web import create_app_from_env
 
@@ -110,6 +113,23 @@ def test_numbers_on_the_exposure_page_have_units(client: httpx.Client, full: Wor
     for label in ("Defocus U", "Fits to", "Path, all frames", "Diameter"):
         value = text.partition(f"<dt>{label}</dt><dd>")[2].partition("</dd>")[0]
         assert value.endswith(" Å"), (label, value)
+
+
+def test_a_spectrum_is_called_fitted_only_when_the_fit_is_in_the_picture(
+    client: httpx.Client, full: World, world: World
+) -> None:
+    assert "fitted in the other" in page(client, f"/sessions/{full.key}/exposures/{full.ids[0]}")
+    plain = world.add()
+
+    def forget(db: OrmSession) -> None:
+        row = db.scalars(select(ResultRow).where(ResultRow.node == "preview")).one()
+        record = json.loads(json.dumps(row.record))
+        del record["provenance"]["inputs"]["diagnostic"]
+        row.record = record
+
+    world.catalog.write(forget)
+    with client_of(world) as other:
+        assert "as measured" in page(other, f"/sessions/{world.key}/exposures/{plain}")
 
 
 def test_what_was_set_aside_shows_no_defaults_as_measurements(client: httpx.Client, full: World) -> None:

@@ -108,7 +108,7 @@ def session(request: Request, key: SessionKey, processing: ProcessingName = None
             **_session_json(site, scene),
             "settings": scene.session.settings,
             "survey": scene.session.survey,
-            "nodes": [asdict(node) for node in node_counts(db, scene)],
+            "nodes": [asdict(node) for node in node_counts(site, db, scene)],
         }
 
     return _json(site.read(work))

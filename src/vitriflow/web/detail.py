@@ -47,6 +47,12 @@ class Detail:
         return (self.measure or {}).get("reason") or self.exposure.problem
 
     @property
+    def spectrum_has_fit(self) -> bool:
+        """Whether the spectrum's picture was made from a CTF step's half data, half fit."""
+        provenance = self.records.get("preview", {}).get("provenance") or {}
+        return "diagnostic" in (provenance.get("inputs") or {})
+
+    @property
     def warnings(self) -> list[tuple[str, str]]:
         """(node, text) of everything that steps warned of."""
         return [

@@ -19,7 +19,7 @@ from vitriflow.web.site import Site
 PICTURES = ("micrograph", "thumbnail", "spectrum")
 SORTS = ("newest", *views.QUANTITIES)
 # Tasks start and stop without a change of what was measured, so their counts don't keep for long.
-_NODES_KEPT_S = 5.0
+_NODES_KEPT_S = 2.0
 SET_ASIDE = "problem"  # rejected, quarantined or failed
 
 
@@ -105,13 +105,13 @@ def select_rows(snapshot: Snapshot, status: str, reason: str, sort: str, descend
     return np.asarray(rows[order], dtype=np.int64)
 
 
-def node_counts(db: OrmSession, scene: Scene) -> list[views.NodeView]:
+def node_counts(site: Site, db: OrmSession, scene: Scene) -> list[views.NodeView]:
     """Tasks by node and state; counted again only when something changed."""
     if scene.processing is None:
         return []
     known = scene.snapshot.cache.get("nodes")
     if known is None or time.monotonic() - known[0] > _NODES_KEPT_S:
-        known = (time.monotonic(), views.count_nodes(db, scene.processing.id))
+        known = (time.monotonic(), site.tally.nodes(db, scene.processing.id))
         scene.snapshot.cache["nodes"] = known
     counts: list[views.NodeView] = known[1]
     return counts

@@ -66,12 +66,12 @@ def session_rows(request: Request, offset: Offset = 0) -> HTMLResponse:
     return site.render(request, "part_sessions.html", site.read(lambda db: _list_values(site, db, offset)))
 
 
-def _summary_values(db: OrmSession, scene: Scene) -> dict[str, Any]:
+def _summary_values(site: Site, db: OrmSession, scene: Scene) -> dict[str, Any]:
     return {
         "scene": scene,
         "session": scene.session,
         "summary": summarise(scene.session, scene.snapshot),
-        "nodes": node_counts(db, scene),
+        "nodes": node_counts(site, db, scene),
     }
 
 
@@ -130,7 +130,7 @@ def session_page(
     def work(db: OrmSession) -> dict[str, Any]:
         scene = find_scene(site, db, key, processing)
         return {
-            **_summary_values(db, scene),
+            **_summary_values(site, db, scene),
             **_side_values(db, scene),
             **_gallery_values(site, db, scene, status, reason, sort, order, offset),
             "plotted": [
@@ -145,7 +145,7 @@ def session_page(
 def summary_part(request: Request, key: SessionKey, processing: ProcessingName = None) -> HTMLResponse:
     """Verdict, counts, rate, latency and nodes."""
     site = site_of(request)
-    values = site.read(lambda db: _summary_values(db, find_scene(site, db, key, processing)))
+    values = site.read(lambda db: _summary_values(site, db, find_scene(site, db, key, processing)))
     return site.render(request, "part_summary.html", values)
 
 

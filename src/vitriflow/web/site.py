@@ -17,6 +17,7 @@ from vitriflow.catalog import Catalog
 from vitriflow.web import words
 from vitriflow.web.columns import ColumnStore
 from vitriflow.web.live import Hub
+from vitriflow.web.tally import TaskTally
 
 T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
@@ -31,6 +32,7 @@ class Site:
     hub: Hub
     scan_interval_s: float | None = None
     columns: ColumnStore = field(default_factory=ColumnStore)
+    tally: TaskTally = field(default_factory=TaskTally)
     templates: Environment = field(default_factory=lambda: _environment())
     roles: dict[int, dict[str, str]] = field(default_factory=dict)
 

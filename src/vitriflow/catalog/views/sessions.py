@@ -16,8 +16,9 @@ from vitriflow.catalog.tables import (
     Sample,
     Session,
     Task,
+    TaskState,
 )
-from vitriflow.catalog.views.shapes import EXPOSURE, NodeView, ProcessingView, Pulse, SessionView
+from vitriflow.catalog.views.shapes import EXPOSURE, ProcessingView, Pulse, SessionView
 
 
 def _session_query() -> Any:
@@ -126,22 +127,36 @@ def count_growing(db: OrmSession, session_id: int) -> int:
     return db.scalar(query) or 0
 
 
-def count_nodes(db: OrmSession, processing_id: int) -> list[NodeView]:
-    """Tasks by node and state, in the order of the pipeline, newest revision only."""
+def count_tasks(db: OrmSession, processing_id: int, after: int = 0) -> tuple[dict[tuple[str, int], int], int]:
+    """Tasks of a processing with an id above ``after``, by node and revision, and the newest id.
+
+    Tasks are never deleted, so a reader that remembers both asks only for what is new.
+    """
+    # Once only the new ones are wanted, the id must lead; the sum keeps planners from the other index.
+    mine = Task.processing_id == processing_id if after == 0 else Task.processing_id + 0 == processing_id
+    query = select(Task.node, Task.revision, func.count(), func.max(Task.id)).where(mine, Task.id > after)
+    found: dict[tuple[str, int], int] = {}
+    newest = after
+    for node, revision, number, last in db.execute(query.group_by(Task.node, Task.revision)):
+        found[node, revision] = number
+        newest = max(newest, last)
+    return found, newest
+
+
+def count_not_done(db: OrmSession, processing_id: int) -> dict[tuple[str, int], dict[str, int]]:
+    """Tasks that aren't done, by node and revision, then by state: few, except under a backlog."""
     query = (
-        select(Task.node, Task.revision, Task.state, func.count())
-        .where(Task.processing_id == processing_id)
+        select(Task.state, Task.node, Task.revision, func.count())
+        .where(
+            Task.processing_id == processing_id,
+            Task.state.in_([state for state in TaskState if state != TaskState.DONE]),
+        )
         .group_by(Task.state, Task.node, Task.revision)
     )
-    found: dict[str, NodeView] = {}
-    for node, revision, state, number in db.execute(query):
-        view = found.get(node)
-        if view is None or revision > view.revision:
-            view = found[node] = NodeView(node, revision, {})
-        if revision == view.revision:
-            view.counts[state] = number
-    order = {node: place for place, node in enumerate(node_order(db, processing_id))}
-    return sorted(found.values(), key=lambda view: (order.get(view.node, len(order)), view.node))
+    found: dict[tuple[str, int], dict[str, int]] = {}
+    for state, node, revision, number in db.execute(query):
+        found.setdefault((node, revision), {})[state] = number
+    return found
 
 
 def node_order(db: OrmSession, processing_id: int) -> list[str]:
