@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["critical_dose", "dose_weights", "low_rank_weights"]
+__all__ = ["RadialCurves", "critical_dose", "dose_weights", "low_rank_weights"]
 
 _A, _B, _C = 0.245, -1.665, 2.81  # eq. 3 there: N_e(k) = A k^B + C at 300 kV
 _RELATIVE_AT_200_KV = 0.8  # section "Dose weighting at 200 kV" there, and RELION
@@ -111,28 +111,30 @@ def low_rank_weights(
         factors = np.vstack([base, left[:, :rank].T]).astype(np.float64)
         if len(factors) == 0:
             continue
-        curves = np.linalg.lstsq(factors.T, weights, rcond=None)[0]
+        curves = np.asarray(np.linalg.lstsq(factors.T, weights, rcond=None)[0], dtype=np.float64)
         if np.abs(factors.T @ curves - weights).max() <= tolerance * largest:
             break
     return factors.astype(np.float32), curves
 
 
-def curve_on_spectrum(
-    curve: NDArray[np.float64], frequency_per_A: NDArray[np.floating], radius_per_A: torch.Tensor
-) -> torch.Tensor:
-    """Put a curve sampled at equal steps of frequency, from zero, onto a spectrum's radii.
+class RadialCurves:
+    """Puts curves over spatial frequency onto the radii of a spectrum.
 
     Parameters
     ----------
-    curve
-        ``(n_k,)``.
     frequency_per_A
-        ``(n_k,)``, equally spaced, the first 0 (1/A); the last not below the largest radius.
+        ``(n_k,)``, equally spaced, the first 0 (1/A).
     radius_per_A
-        Any shape (1/A).
+        Radii of the spectrum's pixels (1/A), any shape.
     """
-    step = float(frequency_per_A[1] - frequency_per_A[0])
-    table = torch.as_tensor(curve, dtype=torch.float32, device=radius_per_A.device)
-    position = (radius_per_A / step).clamp(max=len(curve) - 1.001)
-    low = position.to(torch.int64)
-    return torch.lerp(table[low], table[low + 1], position - low)
+
+    def __init__(self, frequency_per_A: NDArray[np.floating], radius_per_A: torch.Tensor) -> None:
+        step = float(frequency_per_A[1] - frequency_per_A[0])
+        # The curves are finely sampled and smooth: the nearest sample is near enough.
+        nearest = (radius_per_A / step).round_().clamp_(max=len(frequency_per_A) - 1)
+        self._index = nearest.to(torch.int32)
+
+    def __call__(self, curve: NDArray[np.float64]) -> torch.Tensor:
+        """One curve ``(n_k,)`` at all radii, float32."""
+        table = torch.as_tensor(curve, dtype=torch.float32, device=self._index.device)
+        return table[self._index]

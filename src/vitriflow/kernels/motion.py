@@ -28,6 +28,8 @@ __all__ = ["Corrected", "MotionSettings", "correct_movie"]
 
 _GROUP = 8  # frames handled together on the first two walks
 _FRAME_BUDGET = 800 * 1024**2  # movies up to this size are decoded once and kept
+_POOLED_BUDGET = 320 * 1024**2
+_MOST_POOLED = 6
 _PATTERN_WARNS, _PATTERN_FAILS = 0.1, 0.5
 
 
@@ -173,7 +175,7 @@ def correct_movie(
     live = np.array([i for i in range(n_frames) if i not in scan.skipped])
     notes, warnings = list(scan.notes), list(scan.warnings)
 
-    pool = settings.pool or choose_pool(shape)
+    pool = settings.pool or choose_pool(shape, len(live))
     refinement = None
     motion = MotionField(np.zeros((n_frames, 2, N_TERMS)), shape)
     share = 0.0
@@ -223,9 +225,12 @@ def correct_movie(
     )
 
 
-def choose_pool(shape: tuple[int, int]) -> int:
-    """Pixels to pool to a side, so that pooled frames have about a thousand pixels to a side."""
-    return int(np.clip(round(min(shape) / 1024), 1, 4))
+def choose_pool(shape: tuple[int, int], n_frames: int) -> int:
+    """Pixels to pool to a side: as few as memory and time allow, since detail helps to align."""
+    pool = 1
+    while n_frames * (shape[0] // pool) * (shape[1] // pool) * 4 > _POOLED_BUDGET and pool < _MOST_POOLED:
+        pool += 1
+    return pool
 
 
 @dataclass(frozen=True)
@@ -309,14 +314,17 @@ def _align(
     group = int(
         np.clip(np.ceil(settings.group_dose / max(dose_px, 1e-6) - 1e-6), 1, max(1, len(pooled) // 4))
     )
+    coarse = max(1, 4 // pool)
+    small = torch.nn.functional.avg_pool2d(pooled[:, None], coarse)[:, 0] if coarse > 1 else pooled
+    scale = pool * coarse
     shifts, _ = search_shifts(
-        pooled, b_factor=settings.b_factor_px2 / pool**2, max_shift=settings.max_shift_px / pool, group=group
+        small, b_factor=settings.b_factor_px2 / scale**2, max_shift=settings.max_shift_px / scale, group=group
     )
     elapsed = (live + 1) * (dose if dose is not None else 1.0)
     roughness = 0.1 + np.exp(-elapsed[1:-1] / 4.0) if len(live) > 3 else None
     return refine_field(
         pooled,
-        pool * shifts.cpu().numpy().astype(np.float64),
+        scale * shifts.cpu().numpy().astype(np.float64),
         pool=pool,
         shape=shape,
         grid=_fitting_grid(settings.patches, pooled.shape[1:]),

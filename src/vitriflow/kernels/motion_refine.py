@@ -13,56 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitriflow.kernels.fourier import frequencies, good_size, taper
-from vitriflow.kernels.frames import in_threads
 from vitriflow.kernels.motion_field import N_TERMS, MotionField, spatial_terms
-from vitriflow.kernels.motion_search import b_factor_weight
+from vitriflow.kernels.motion_patches import Cutter, Patches
 from vitriflow.kernels.motion_smooth import smooth_track
 
-__all__ = ["Patches", "Refinement", "refine_field"]
+__all__ = ["Refinement", "refine_field"]
 
-_OVERLAP = 1.15  # side of a patch relative to the distance between patches
-_RIM = 0.15
 _LEAST_PATCHES = 4  # to a side, for the estimate of noise, where the field itself is global
-_HIGH_PASS = 2.0  # periods to a patch
+_COARSE = 700  # px to a side: above it the first rounds are done on frames pooled once more
+_COARSE_ROUNDS, _FINE_ROUNDS = 4, 3
+_COARSE_PX, _FINE_PX = 0.1, 0.02  # a round that changes the field by less (RMS, px) is the last
+_LOOKED_AT = 5  # patches whose power is looked at before the first fine round
 _WORST = 3.0  # a patch whose misfit is this many times the usual is left out
-_LONGEST_STEP = 2.0  # pooled px: a Newton step past it has left the peak it started on
-_SOFT_FIRST = 3.0  # blur of the first round: a wider peak for patches that are far off
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Where patches lie on the pooled frames.
-
-    Attributes
-    ----------
-    grid
-        ``(n_y, n_x)`` patches.
-    starts
-        ``(n_patches, 2)`` first row and column of each (pooled px).
-    size
-        ``(height, width)`` of one (pooled px).
-    """
-
-    grid: tuple[int, int]
-    starts: NDArray[np.int64]
-    size: tuple[int, int]
-
-    @classmethod
-    def lay(cls, shape: tuple[int, int], grid: tuple[int, int]) -> "Patches":
-        """Spread ``grid`` patches evenly over pooled frames of ``shape``, overlapping a little."""
-        sides, firsts = [], []
-        for length, count in zip(shape, grid, strict=True):
-            side = min(length - length % 2, good_size(int(_OVERLAP * length / count)))
-            sides.append(side)
-            firsts.append(np.rint(np.linspace(0, length - side, count)).astype(np.int64))
-        starts = np.stack(np.meshgrid(*firsts, indexing="ij"), axis=-1).reshape(-1, 2)
-        return cls(grid, starts, (sides[0], sides[1]))
-
-    def centres_px(self, pool: int) -> NDArray[np.float64]:
-        """Centres ``(n_patches, 2)``, y then x, in pixels of the frames before pooling."""
-        middle = self.starts + (np.array(self.size) - 1) / 2
-        return np.asarray(pool * middle + (pool - 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -110,8 +72,6 @@ def refine_field(
     b_factor: float,
     roughness: NDArray[np.float64] | None = None,
     threads: int = 1,
-    max_rounds: int = 5,
-    tolerance_px: float = 0.02,
 ) -> Refinement:
     """Refine global shifts into a motion field.
 
@@ -128,194 +88,60 @@ def refine_field(
     grid
         Patches in y and x; (0, 0) asks for a global shift alone.
     b_factor
-        Of the cross-correlation's weight (unpooled px^2), for the first round; afterwards the
-        weight follows from the signal and noise that are found, and never exceeds this in reach.
+        Of the first round's weight (unpooled px^2); afterwards it follows from the signal and the
+        noise that are found.
     roughness
         See :func:`vitriflow.kernels.motion_smooth.smooth_track`.
     threads
-        CPU threads, one patch each at a time.
-    max_rounds, tolerance_px
-        Stop after so many rounds, or when the field changes by less (RMS, px).
+        CPU threads.
 
     Returns
     -------
     Refinement
     """
-    local = min(grid) > 0
-    n = len(pooled)
-    layout = Patches.lay(
-        (pooled.shape[1], pooled.shape[2]), grid if local else (_LEAST_PATCHES, _LEAST_PATCHES)
-    )
-    centres = layout.centres_px(pool)
-    terms = spatial_terms(centres[:, 0], centres[:, 1], shape)[:, : N_TERMS if local else 1]
-    coefficients = np.zeros((n, 2, N_TERMS))
+    coefficients = np.zeros((len(pooled), 2, N_TERMS))
     coefficients[:, :, 0] = start - start[:1]
-    field = MotionField(coefficients, shape)
-    cutter = _Cutter(pooled, layout, b_factor / pool**2, threads)
-    weight = cutter.first_weight * cutter.soften
-    fit = _Fit(field, np.ones(len(centres), dtype=bool), 0.0)
-    spectrum = None
+    fit = _Fit(MotionField(coefficients, shape), np.ones(0, dtype=bool), 0.0)
     rounds = 0
-    for rounds in range(1, max_rounds + 1):
-        shifts = np.moveaxis(fit.field.at(centres[:, 0], centres[:, 1]), 0, 1) / pool
-        steps, curvature, power = cutter.newton(shifts, weight)
-        observed = pool * (shifts + steps)
-        previous = fit.field
-        fit = _fit_field(observed, curvature, terms, shape, roughness)
-        spectrum = cutter.split_power(power)
-        weight = cutter.best_weight(*spectrum)
-        change = fit.field.at(centres[:, 0], centres[:, 1]) - previous.at(centres[:, 0], centres[:, 1])
-        if rounds > 1 and np.sqrt(np.mean(change**2)) < tolerance_px:
-            break
-    assert spectrum is not None
+    levels = [(pooled, pool, _FINE_PX, _FINE_ROUNDS)]
+    once_more = round(min(pooled.shape[1:]) / _COARSE * 1.2)
+    if once_more > 1:
+        coarse = torch.nn.functional.avg_pool2d(pooled[:, None], once_more)[:, 0]
+        levels.insert(0, (coarse, pool * once_more, _COARSE_PX, _COARSE_ROUNDS))
+    local = min(grid) > 0
+    for level, (frames, pooling, tolerance, most) in enumerate(levels):
+        size = (frames.shape[1], frames.shape[2])
+        layout = Patches.lay(size, grid if local else (_LEAST_PATCHES, _LEAST_PATCHES))
+        cutter = Cutter(frames, layout, pooling, b_factor, threads)
+        centres = layout.centres_px(pooling)
+        n_patches = len(centres)
+        terms = spatial_terms(centres[:, 0], centres[:, 1], shape)[:, : N_TERMS if local else 1]
+        before = _at(fit.field, centres)
+        weight = cutter.first_weight
+        if level > 0:
+            some = np.unique(np.linspace(0, n_patches - 1, _LOOKED_AT).round().astype(np.int64))
+            known = cutter.split_power(cutter.look(before, some), len(some))
+            weight = cutter.best_weight(*known, len(some))
+        for turn in range(most):
+            steps, curvature, power = cutter.newton(before, weight)
+            fit = _fit_field(before + steps, curvature, terms, shape, roughness)
+            signal, noise = cutter.split_power(power, n_patches)
+            weight = cutter.best_weight(signal, noise, n_patches)
+            after = _at(fit.field, centres)
+            change = float(np.sqrt(np.mean((after - before) ** 2)))
+            before = after
+            rounds += 1
+            # The very first round's weight is a guess: it's never the last.
+            if change < tolerance and (turn > 0 or level > 0):
+                break
     return Refinement(
-        fit.field,
-        layout,
-        fit.good,
-        fit.noise_px,
-        spectrum[0],
-        spectrum[1],
-        cutter.ring_frequency / pool,
-        pool,
-        rounds,
+        fit.field, layout, fit.good, fit.noise_px, signal, noise, cutter.frequency, pooling, rounds
     )
 
 
-class _Cutter:
-    """Cuts patches out of moving frames and compares them with their own sums."""
-
-    def __init__(self, pooled: torch.Tensor, layout: Patches, b_factor: float, threads: int) -> None:
-        self.pooled = pooled
-        self.threads = threads if pooled.device.type == "cpu" else 1
-        self.layout = layout
-        device = pooled.device
-        height, width = layout.size
-        self.window = taper(layout.size, _RIM, device)
-        self.ky, self.kx = frequencies(layout.size, device)
-        cycles2 = (self.ky * height) ** 2 + (self.kx * width) ** 2
-        high_pass = 1.0 - torch.exp(-cycles2 / (2 * _HIGH_PASS**2))
-        # A half spectrum holds each frequency once; all but the outer columns stand for two.
-        self.double = torch.full((1, width // 2 + 1), 2.0, device=device)
-        self.double[:, 0] = 1.0
-        self.double[:, -1] = 1.0
-        self.first_weight = b_factor_weight(self.ky, self.kx, b_factor) * high_pass
-        self.soften = torch.exp(-2.0 * (_SOFT_FIRST - 1.0) * b_factor * (self.ky**2 + self.kx**2))
-        self.high_pass = high_pass
-        radius = torch.sqrt(self.ky**2 + self.kx**2)
-        self.n_rings = min(layout.size) // 2
-        self.ring = (radius * 2 * self.n_rings).round().to(torch.int64).clamp(max=self.n_rings)
-        self.ring_frequency = np.arange(self.n_rings + 1) / (2.0 * self.n_rings)
-        self.ring_count = torch.bincount(
-            self.ring.reshape(-1), weights=self.double.expand_as(radius).reshape(-1)
-        ).clamp(min=1.0)
-
-    def _spectra(self, patch: int, shifts: NDArray[np.float64]) -> torch.Tensor:
-        """Transforms ``(n, h, w // 2 + 1)`` of one patch of all frames, moved by ``shifts (n, 2)``."""
-        height, width = self.layout.size
-        full_y, full_x = self.pooled.shape[1:]
-        y0, x0 = (int(v) for v in self.layout.starts[patch])
-        cuts = torch.empty((len(self.pooled), height, width), device=self.pooled.device)
-        rest = np.empty_like(shifts)
-        for i, (dy, dx) in enumerate(shifts):
-            y = min(max(y0 - round(dy), 0), full_y - height)
-            x = min(max(x0 - round(dx), 0), full_x - width)
-            cuts[i] = self.pooled[i, y : y + height, x : x + width]
-            rest[i] = dy - (y0 - y), dx - (x0 - x)
-        cuts -= cuts.mean(dim=(1, 2), keepdim=True)
-        cuts *= self.window
-        spectra = torch.fft.rfft2(cuts)
-        move = torch.as_tensor(rest, dtype=torch.float32, device=spectra.device)
-        along_y = torch.exp(-2j * torch.pi * move[:, 0, None] * self.ky[:, 0])
-        along_x = torch.exp(-2j * torch.pi * move[:, 1, None] * self.kx[0])
-        spectra *= along_y[:, :, None]
-        spectra *= along_x[:, None, :]
-        moved: torch.Tensor = spectra
-        return moved
-
-    def newton(
-        self, shifts: NDArray[np.float64], weight: torch.Tensor
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], torch.Tensor]:
-        """One Newton step for each patch and frame.
-
-        Parameters
-        ----------
-        shifts
-            ``(n_patches, n, 2)`` where the field now puts them (pooled px).
-        weight
-            ``(h, w // 2 + 1)``.
-
-        Returns
-        -------
-        tuple
-            Steps ``(n_patches, n, 2)`` (pooled px), mean curvatures ``(n_patches, 2)``, and ring sums
-            of the coherent and of the whole power ``(2, n_rings + 1)``.
-        """
-        weight = weight * self.double
-        n_patches, n = shifts.shape[:2]
-        steps = np.zeros((n_patches, n, 2))
-        curvatures = np.zeros((n_patches, 2))
-        power = torch.zeros((n_patches, 2, self.n_rings + 1), dtype=torch.float64, device=weight.device)
-
-        def work(patch: int) -> None:
-            spectra = self._spectra(patch, shifts[patch])
-            total = spectra.sum(dim=0)
-            own = torch.view_as_real(spectra).square().sum(dim=3)
-            power[patch, 0] = self._rings(total.abs().square())
-            power[patch, 1] = self._rings(own.sum(dim=0))
-            gradient, curvature = self._slopes(spectra, total, own, weight)
-            mean = curvature.mean(dim=0)  # one frame alone is too noisy to give a curvature
-            determinant = mean[0] * mean[1] - mean[2] ** 2
-            if mean[0] > 0 and mean[1] > 0 and determinant > 0:
-                inverse = torch.stack([mean[1], -mean[2], -mean[2], mean[0]]).reshape(2, 2) / determinant
-                steps[patch] = (gradient @ inverse).clamp(-_LONGEST_STEP, _LONGEST_STEP).cpu().numpy()
-                curvatures[patch] = mean[:2].cpu().numpy()
-
-        in_threads(work, n_patches, self.threads)
-        return steps, curvatures, power.sum(dim=0)
-
-    def _slopes(
-        self, spectra: torch.Tensor, total: torch.Tensor, own: torch.Tensor, weight: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient ``(n, 2)`` and curvatures ``(n, 3)`` (yy, xx, yx) of the weighted correlation at zero."""
-        cross = (weight * total).conj() * spectra
-        product = torch.complex(cross.real - weight * own, cross.imag)
-        wy, wx = 2 * torch.pi * self.ky[:, 0], 2 * torch.pi * self.kx[0]
-        rows, columns = product.sum(dim=2), product.sum(dim=1)
-        gradient = torch.stack([rows.imag @ wy, columns.imag @ wx], dim=1)
-        mixed = (product.real @ wx) @ wy
-        return gradient, torch.stack([rows.real @ wy**2, columns.real @ wx**2, mixed], dim=1)
-
-    def _rings(self, image: torch.Tensor) -> torch.Tensor:
-        doubled = (image * self.double).reshape(-1).to(torch.float64)
-        return torch.bincount(self.ring.reshape(-1), weights=doubled, minlength=self.n_rings + 1)
-
-    def split_power(self, power: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Signal and noise power of one frame's patch, ring by ring, from coherent and whole power."""
-        n, n_patches = len(self.pooled), len(self.layout.starts)
-        coherent, whole = (p / self.ring_count / n_patches for p in power)
-        signal = (coherent - whole) / max(n * (n - 1), 1)
-        noise = (whole / n - signal).clamp(min=1e-30)
-        return signal.cpu().numpy(), noise.cpu().numpy()
-
-    def best_weight(self, signal: NDArray[np.float64], noise: NDArray[np.float64]) -> torch.Tensor:
-        """The weight of a maximum-likelihood comparison of a frame with the sum of the others.
-
-        ``S / (N ((n - 1) S + N))``: the others' sum is a Wiener estimate of the specimen, the
-        frame's noise has power N. Rings between Thon rings, where S is nothing, weigh nothing.
-        """
-        kernel = np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 9.0
-        padded = np.pad(signal, 2, mode="edge")
-        smooth = np.convolve(padded, kernel, mode="valid")
-        # One standard deviation of the estimate is taken off: rings of noise alone are left out.
-        count = self.ring_count.cpu().numpy() * len(self.layout.starts)
-        smooth = np.maximum(smooth - noise / (np.sqrt(count) * len(self.pooled)), 0.0)
-        n = len(self.pooled)
-        ratio = smooth / (noise * ((n - 1) * smooth + noise))
-        if not np.any(ratio > 0):
-            return self.first_weight
-        table = torch.as_tensor(ratio / ratio.max(), dtype=torch.float32, device=self.pooled.device)
-        weight: torch.Tensor = table[self.ring] * self.high_pass
-        return weight
+def _at(field: MotionField, centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shifts at the patches, ``(n_patches, n, 2)`` (px)."""
+    return np.moveaxis(field.at(centres[:, 0], centres[:, 1]), 0, 1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ __all__ = ["b_factor_weight", "search_shifts"]
 
 _SOFTEN = 4.0  # the search blurs this much more than the refinement, for a peak that can't be missed
 _NEGLIGIBLE = 1e-2  # weights below this are cut off
+_LARGEST_MAP = 320  # px to a side
 _ROUNDS = 6
 _RIM = 0.06
 
@@ -55,7 +56,9 @@ def search_shifts(
     if group > 1:
         return _search_groups(pooled, b_factor, max_shift, group, high_pass)
     n, height, width = pooled.shape
-    b = _SOFTEN * b_factor
+    # Large frames have signal to spare: there the blur is whatever a small map can hold.
+    widest = _LARGEST_MAP / (2 * max(height, width))
+    b = max(_SOFTEN * b_factor, -math.log(_NEGLIGIBLE) / (2 * widest**2))
     edge = min(0.5, math.sqrt(-math.log(_NEGLIGIBLE) / (2 * b)))
     cut_y, cut_x = (min(size, max(16, 2 * math.ceil(edge * size))) for size in (height, width))
     small = (cut_y, cut_x)
@@ -163,7 +166,7 @@ def _settle(
         found -= found.mean(dim=0)
         change = (found - shifts + shifts.mean(dim=0)).abs().max()
         shifts = found
-        if change < 0.1 * min(finder.step):
+        if change < 0.25 * min(finder.step):
             break
     return shifts, peaks
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitriflow.errors import BadImage
-from vitriflow.kernels.dose import curve_on_spectrum, dose_weights, low_rank_weights
+from vitriflow.kernels.dose import RadialCurves, dose_weights, low_rank_weights
 from vitriflow.kernels.fourier import fourier_crop, frequencies
 from vitriflow.kernels.frames import FrameStore
 from vitriflow.kernels.motion_field import MotionField
-from vitriflow.kernels.spectrum import Spectrum, power_spectrum
+from vitriflow.kernels.motion_spectrum import GroupSpectra
+from vitriflow.kernels.spectrum import Spectrum
 from vitriflow.kernels.warp import spline_response, warp_accumulate
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sums", "add_moved_frames", "binned_shape"]
 
-_CURVE_SAMPLES = 2048
-_SPECTRUM_OVERLAP = 0.125
+_CURVE_SAMPLES = 16384
+_LARGEST_GROUP = 16  # frames
 
 
 @dataclass
@@ -88,12 +88,13 @@ def add_moved_frames(
     rows = np.concatenate([rows, np.zeros((1, store.n_frames), dtype=np.float32)])
     rows[-1, live] = 1.0
     sums = torch.zeros((len(rows), *shape), dtype=torch.float32, device=device)
-    spectra = _GroupSpectra(settings, shape)
+    spectra = GroupSpectra(shape, settings.pixel_size_A, threads, device)
     blocks = motion.on_blocks()
-    for start, group in store.groups(spectra.frames_per_group):
+    for start, group in store.groups(_frames_per_group(settings)):
         frames = slice(start, start + len(group))
         warp_accumulate(group, gain, blocks[frames], rows[:, frames], sums, threads=threads)
         spectra.take(sums[-1])
+        sums[-1].zero_()
     if settings.halves:
         n = len(factors)
         halves = [_finish(sums[i * n : (i + 1) * n], curves[-1:], k, shape, settings)[0] for i in (0, 1)]
@@ -115,6 +116,13 @@ def add_moved_frames(
         spectrum=spectra.result(),
         warnings=spectra.warnings,
     )
+
+
+def _frames_per_group(settings: "MotionSettings") -> int:
+    """Frames to a group for the spectrum: about ``spectrum_dose``, or 4 where the dose isn't known."""
+    dose = settings.dose_per_frame
+    wanted = 4 if dose is None else round(settings.spectrum_dose / dose)
+    return int(np.clip(wanted, 1, _LARGEST_GROUP))
 
 
 def _plan(
@@ -160,6 +168,7 @@ def _finish(
         raise ValueError(f"binning {shape} by {settings.bin_factor} leaves nothing")
     ky, kx = frequencies(shape, sums.device)
     radius = fourier_crop(torch.sqrt(ky * ky + kx * kx), shape, new_shape) / settings.pixel_size_A
+    on_spectrum = RadialCurves(k, radius)
     images: list[torch.Tensor | None] = [None] * len(curves)
     for index, image in enumerate(sums):
         spectrum = fourier_crop(torch.fft.rfft2(image), shape, new_shape)
@@ -167,7 +176,7 @@ def _finish(
             if not np.any(curve[index]):
                 continue
             plain = np.all(curve[index] == 1.0)
-            part = spectrum if plain else spectrum * curve_on_spectrum(curve[index], k, radius)
+            part = spectrum if plain else spectrum * on_spectrum(curve[index])
             known = images[place]
             images[place] = (
                 part.clone() if known is None and plain else part if known is None else known.add_(part)
@@ -180,44 +189,3 @@ def _finish(
         assert combined is not None
         done.append(torch.fft.irfft2(combined.div_(response).mul_(scale), s=new_shape))
     return done
-
-
-class _GroupSpectra:
-    """Averages the power of sums of a few aligned frames, for the CTF."""
-
-    def __init__(self, settings: "MotionSettings", shape: tuple[int, int]) -> None:
-        dose = settings.dose_per_frame
-        wanted = 4 if dose is None else round(settings.spectrum_dose / dose)
-        self.frames_per_group = int(np.clip(wanted, 1, 16))
-        self.warnings: list[str] = []
-        self._pixel_size_A = settings.pixel_size_A
-        self._power: torch.Tensor | None = None
-        self._last: Spectrum | None = None
-        self._count = 0
-
-    def take(self, total: torch.Tensor) -> None:
-        """Use the sum of one group, then set it to zero."""
-        if not self.warnings:
-            try:
-                spectrum = power_spectrum(total, self._pixel_size_A, overlap=_SPECTRUM_OVERLAP)
-            except BadImage as error:
-                if self._power is None and self._count == 0:
-                    self.warnings.append(f"no power spectrum: {error}")
-            else:
-                power = spectrum.amplitude.square()
-                self._power = power if self._power is None else self._power.add_(power)
-                self._last = spectrum
-                self._count += 1
-        total.zero_()
-
-    def result(self) -> Spectrum | None:
-        """The averaged amplitude, freed of the spline's response."""
-        if self._power is None or self._last is None:
-            return None
-        box = self._power.shape[0]
-        # Frequencies of the box in cycles per pixel of the movie.
-        axis = torch.fft.fftshift(torch.fft.fftfreq(box, device=self._power.device))
-        axis = axis * (self._pixel_size_A / self._last.pixel_size_A)
-        line = (4.0 + 2.0 * torch.cos(2 * torch.pi * axis)) / 6.0
-        amplitude = (self._power / self._count).sqrt() / (line[:, None] * line[None, :])
-        return Spectrum(amplitude, self._last.pixel_size_A, self._last.n_tiles)
