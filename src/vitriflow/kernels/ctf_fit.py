@@ -20,7 +20,8 @@ from vitriflow.kernels.ctf_search import find_candidates
 from vitriflow.kernels.spectrum import SMALLEST_BOX
 
 _ENOUGH_RINGS = 6.0
-_TRUSTED_A = 5.0  # finer rings aren't used where there are enough without them
+_TRUSTED_A = 4.6  # finer rings aren't used where there are enough without them
+_RIVAL, _RIVAL_WITH_PHASE = 0.7, 0.85  # phase and defocus trade places; their rivals are closer
 _FLOOR_A = 5.0  # no fit is surer than this: magnification and optics aren't known better
 
 
@@ -84,7 +85,7 @@ def fit_ctf(
     min_defocus_A: float = 2000.0,
     max_defocus_A: float = 50000.0,
     max_astigmatism_A: float = 3000.0,
-    min_resolution_A: float = 30.0,
+    min_resolution_A: float = 20.0,
     max_resolution_A: float = 4.0,
     fit_phase_shift: bool = False,
 ) -> CtfFit:
@@ -152,9 +153,9 @@ def fit_ctf(
     covariance = Refiner(rings, optics, best.as_candidate(), fit_phase_shift).covariance(best.parameters)
     evidence = Evidence(
         blocks=blocks,
-        modulation_over_level=_worst_modulation(best),
         rival_gain=rival_gain,
         rival_defocus_A=None if rival is None else rival.mean_A,
+        rival_limit=_RIVAL_WITH_PHASE if fit_phase_shift else _RIVAL,
         inside=_inside(best, min_defocus_A, max_defocus_A, max_astigmatism_A),
         relative_uncertainty=math.sqrt(max(covariance[0, 0], 0.0)) / max(abs(best.mean_A), 1.0),
     )
@@ -222,7 +223,7 @@ def _settle(
 ) -> tuple[Rings, Refined]:
     """Fit again without the finest rings where the coarse ones suffice.
 
-    Past 5 A the water ring and the optics' own small errors pull more than those rings tell.
+    Past that the water ring and the optics' own small errors pull more than those rings tell.
     """
     if 1.0 / rings.k_high >= _TRUSTED_A:
         return rings, best
@@ -233,11 +234,6 @@ def _settle(
         return rings, best
     again = Refiner(coarse, optics, best.as_candidate(), fit_phase_shift).run()
     return (rings, best) if _differs(again, best) else (coarse, again)
-
-
-def _worst_modulation(fit: Refined) -> float:
-    """Largest modulation over the level it stands on: past 1, power would be negative in the dark rings."""
-    return float(np.max(fit.modulation / np.maximum(fit.background, 1e-6)))
 
 
 def _inside(fit: Refined, low: float, high: float, astigmatism: float) -> bool:

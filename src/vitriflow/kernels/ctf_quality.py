@@ -31,6 +31,8 @@ class Blocks:
         (n,) modulation in standard deviations, these from the scatter between sectors.
     modulation
         (n,) depth of the rings in the whitened power.
+    level
+        (n,) mean of the whitened power.
     phase_error
         (n,) by how much the data's rings are off the fit's, as a phase of 2 chi (radians).
     sectors
@@ -40,6 +42,7 @@ class Blocks:
     k: Floats
     score: Floats
     modulation: Floats
+    level: Floats
     phase_error: Floats
     sectors: Floats
 
@@ -102,6 +105,7 @@ def make_blocks(rings: Rings, chi: Floats, background: Floats) -> Blocks:
         k=k[order],
         score=score[order],
         modulation=modulation[order],
+        level=(total(rings.value).sum(axis=1) / count.sum(axis=1))[order],
         phase_error=np.arctan2(off, modulation)[order],
         sectors=with_wave[order],
     )
@@ -136,12 +140,12 @@ class Evidence:
     ----------
     blocks
         Agreement ring by ring.
-    modulation_over_level
-        Largest depth of the rings over the power they're cut into.
     rival_gain
         What the best other defocus explains, over what the fit explains.
     rival_defocus_A
         That other defocus (A), None when there is none.
+    rival_limit
+        Above which the other defocus is a rival to take seriously.
     inside
         Whether the fit lies in the ranges that were asked for.
     relative_uncertainty
@@ -149,9 +153,9 @@ class Evidence:
     """
 
     blocks: Blocks
-    modulation_over_level: float
     rival_gain: float
     rival_defocus_A: float | None
+    rival_limit: float
     inside: bool
     relative_uncertainty: float
 
@@ -179,9 +183,9 @@ def judge(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
         doubts.append(f"the rings are off the fit by {off:.0f} degrees of phase")
     if share < 0.9:
         doubts.append(f"rings agree with the fit in {share:.0%} of directions only")
-    if evidence.modulation_over_level > 1.1:
+    if float(np.max(blocks.modulation[:end] / np.maximum(blocks.level[:end], 1e-6))) > 1.15:
         doubts.append("the rings are deeper than any CTF can make them: a filter or a structure, not a CTF")
-    if evidence.rival_gain > 0.7 and evidence.rival_defocus_A is not None:
+    if evidence.rival_gain > evidence.rival_limit and evidence.rival_defocus_A is not None:
         doubts.append(f"{evidence.rival_defocus_A:.0f} A of defocus explains the spectrum nearly as well")
     if not evidence.inside:
         doubts.append("the best fit lies outside the ranges of defocus and astigmatism that were asked for")
@@ -197,4 +201,6 @@ def _phase_scatter(blocks: Blocks, end: int) -> float:
     """Scatter of the rings' phases against the fit (degrees), without what noise alone would do."""
     score = np.maximum(blocks.score[:end], 1.0)
     beyond = np.square(blocks.phase_error[:end]) - 1.0 / np.square(score)
-    return float(np.degrees(np.sqrt(max(float(np.average(beyond, weights=score)), 0.0))))
+    # no ring weighs more than twice a plain one: the innermost also carries the particle's own shape
+    weight = np.minimum(score, 2.0 * _SIGNIFICANT)
+    return float(np.degrees(np.sqrt(max(float(np.average(beyond, weights=weight)), 0.0))))
