@@ -145,3 +145,21 @@ def test_only_the_newest_revision_of_a_node_is_counted(world: World) -> None:
     )
     counted = world.catalog.read(lambda db: tally.nodes(db, world.processing_id))
     assert [(one.revision, one.counts) for one in counted if one.node == "ctf"] == [(2, {"running": 1})]
+
+
+def test_a_change_of_tasks_alone_keeps_the_values_and_counts_the_tasks_anew(world: World) -> None:
+    world.add("open")
+    store = ColumnStore()
+    before = read(store, world)
+    before.cache["nodes"] = "counted before"
+    before.cache["numbers"] = "still true"
+
+    def start(db: OrmSession) -> None:
+        db.execute(update(Processing).values(change=Processing.change + 1))
+        db.execute(update(Task).where(Task.node == "motion").values(state="running"))
+
+    world.catalog.write(start)
+    after = read(store, world)
+    assert after.change == before.change + 1
+    assert after.cache == {"numbers": "still true"}
+    same(after, read(ColumnStore(), world))

@@ -231,10 +231,15 @@ class _Store:
             # A reader whose transaction is older than the store's must not put old rows back.
             if change > self.measured.change and processing is not None:
                 rows = views.measures_since(db, processing.id, self.measured.change)
-                fresh = _from_rows([tuple(row) for row in rows], change, self.lexicon)
-                self.measured = merge(self.measured, fresh, change)
-                self.shown = self._with_problems(problems)
-            elif tuple(row[0] for row in problems) != self.problems:
+                if rows:
+                    fresh = _from_rows([tuple(row) for row in rows], change, self.lexicon)
+                    self.measured = merge(self.measured, fresh, change)
+                    self.shown = self._with_problems(problems)
+                else:  # only tasks moved: what was worked out of the values holds, their counts don't
+                    kept = {key: value for key, value in self.shown.cache.items() if key != "nodes"}
+                    self.measured = replace(self.measured, change=change)
+                    self.shown = replace(self.shown, change=change, cache=kept)
+            if tuple(row[0] for row in problems) != self.problems:
                 self.shown = self._with_problems(problems)
             if (came_in, growing) != (self.shown.came_in, self.shown.growing):
                 self.shown = replace(self.shown, came_in=came_in, growing=growing)
