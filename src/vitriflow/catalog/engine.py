@@ -44,6 +44,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Contended(CatalogError):
+    """Another program held the database for so long that a transaction was given up."""
+
+
 class Catalog:
     """A catalog by URL: SQLite in WAL mode on one machine, PostgreSQL or MariaDB for a facility.
 
@@ -75,7 +79,7 @@ class Catalog:
         Raises
         ------
         CatalogError
-            When the conflict doesn't go away, or the file isn't a catalog.
+            When the conflict doesn't go away (:class:`Contended`), or the file isn't a database.
         """
         for attempt in range(_MAX_TRIES):
             try:
@@ -87,7 +91,7 @@ class Catalog:
                     raise
                 if attempt < _MAX_TRIES - 1:
                     time.sleep(random.uniform(0.5, 1.0) * min(0.01 * 2**attempt, 2.0))
-        raise CatalogError(
+        raise Contended(
             f"catalog {self.url}",
             expected="a transaction to go through",
             found=f"{_MAX_TRIES} conflicts in a row",
@@ -122,7 +126,9 @@ class Catalog:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether the database can't be used for now (restarting, disk full), so that waiting can help."""
+    """Whether the database can't be used for now (restarting, locked, disk full), so that waiting can help."""
+    if isinstance(error, Contended):
+        return True
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:

@@ -1,1 +1,43 @@
-"""What happens next to data: templates, tasks, coordinator, workers."""
+"""What happens next: templates, and the engine that keeps the state of every node and item."""
+
+from vitriflow.pipeline.calls import GroupCall, GroupReturn, NodeCall, Promise
+from vitriflow.pipeline.coordinator import Coordinator
+from vitriflow.pipeline.counts import Counts, Tally, counts
+from vitriflow.pipeline.explain import CameraFile, Link, explain
+from vitriflow.pipeline.plan import Group, Plan, PlanNode, Source, make_plan
+from vitriflow.pipeline.pool import CallStopped, LocalPool, WorkerDied, count_gpus
+from vitriflow.pipeline.settings import Settings
+from vitriflow.pipeline.starting import plan_of, start_processing
+from vitriflow.pipeline.template import Template, load_template, parse_template, template_names
+from vitriflow.pipeline.worker import run_group
+
+__all__ = [
+    "CallStopped",
+    "CameraFile",
+    "Coordinator",
+    "Counts",
+    "Group",
+    "GroupCall",
+    "GroupReturn",
+    "Link",
+    "LocalPool",
+    "NodeCall",
+    "Plan",
+    "PlanNode",
+    "Promise",
+    "Settings",
+    "Source",
+    "Tally",
+    "Template",
+    "WorkerDied",
+    "count_gpus",
+    "counts",
+    "explain",
+    "load_template",
+    "make_plan",
+    "parse_template",
+    "plan_of",
+    "run_group",
+    "start_processing",
+    "template_names",
+]

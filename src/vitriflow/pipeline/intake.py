@@ -1,0 +1,209 @@
+"""Takes exposures of a session into a processing, whoever registered them."""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, exists, or_, select
+from sqlalchemy.orm import Session as OrmSession
+
+from vitriflow.catalog import Exposure, ExposureState, Measure, Processing, Task, now
+from vitriflow.errors import Reason
+from vitriflow.pipeline import rows
+from vitriflow.pipeline.ledger import Ledger
+from vitriflow.pipeline.measures import BLANK
+from vitriflow.pipeline.progress import first_states
+from vitriflow.pipeline.ready import Work
+
+_ENDED = (ExposureState.COMPLETE.value, ExposureState.PROBLEM.value)
+
+
+@dataclass
+class News:
+    """What a look at the catalog found: exposures to take in, and the processing's own state."""
+
+    exposures: list[int] = field(default_factory=list)
+    state: str = "running"
+
+
+class Intake:
+    """Finds exposures that are to come in, and makes their tasks.
+
+    A look costs what is new, not what is known: it asks for exposures above the highest number seen,
+    and for those that stood aside at the last look. Now and then (``sweep``) all exposures are
+    compared with what was taken in, for numbers that were given out of order.
+
+    Parameters
+    ----------
+    ledger
+        The processing's ledger.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._first = first_states(ledger.plan)
+        self._highest = 0
+        self._aside: dict[int, str] = {}  # exposures that are seen or a problem, at the last look
+        self._next_sweep = 0.0
+
+    def look(self, sweep: bool = False) -> News:
+        """Ask the catalog for exposures that are to come in.
+
+        Parameters
+        ----------
+        sweep
+            Compare all exposures with what was taken in, whenever that was done last.
+        """
+        due = time.monotonic() >= self._next_sweep
+        news, aside, highest = self._ledger.catalog.read(lambda s: self._look(s, sweep or due))
+        self._aside, self._highest = aside, max(highest, self._highest)
+        if sweep or due:
+            self._next_sweep = time.monotonic() + self._ledger.settings.sweep_s
+        return news
+
+    def _look(self, session: OrmSession, sweep: bool) -> tuple[News, dict[int, str], int]:
+        mine = Exposure.session_id == self._ledger.session_id
+        state = session.scalars(select(Processing.state).where(Processing.id == self._ledger.id)).one()
+        parked = (ExposureState.SEEN.value, ExposureState.PROBLEM.value)
+        query = select(Exposure.id, Exposure.state).where(mine, Exposure.state.in_(parked))
+        aside: dict[int, str] = dict(session.execute(query).tuples().all())
+        if sweep:
+            missing = self._missing(session)
+            return News(missing, state), aside, max(missing, default=0)
+        complete = and_(mine, Exposure.state == ExposureState.COMPLETE.value, Exposure.id > self._highest)
+        found = set(session.scalars(select(Exposure.id).where(complete)))
+        highest = max(found, default=0)
+        found |= {n for n, how in aside.items() if how in _ENDED and self._aside.get(n) != how}
+        found |= self._aside.keys() - aside.keys()  # they were aside, and have become complete
+        return News(sorted(found), state), aside, highest
+
+    def _missing(self, session: OrmSession) -> list[int]:
+        """All exposures that have ended and weren't taken in, or only as a problem that is now solved."""
+        ours = and_(Measure.processing_id == self._ledger.id, Measure.exposure_id == Exposure.id)
+        kind = Exposure.kind == self._ledger.plan.item
+        solved = and_(
+            Exposure.state == ExposureState.COMPLETE.value,
+            kind,
+            Measure.status == "quarantined",
+            ~self._tasks(),
+        )
+        query = (
+            select(Exposure.id)
+            .outerjoin(Measure, ours)
+            .where(
+                Exposure.session_id == self._ledger.session_id,
+                Exposure.state.in_(_ENDED),
+                or_(Measure.exposure_id.is_(None), solved),
+            )
+            .order_by(Exposure.id)
+        )
+        return list(session.scalars(query))
+
+    def _tasks(self) -> Any:
+        return exists().where(
+            Task.processing_id == self._ledger.id, Task.item_type == rows.ITEM, Task.item_id == Exposure.id
+        )
+
+    def forget(self) -> None:
+        """Compare all exposures at the next look: what the last one found may not have come in."""
+        self._next_sweep = 0.0
+
+    def take_in(self, exposures: Sequence[int]) -> list[Work]:
+        """Make the tasks and the plotted row of exposures, in one transaction.
+
+        One that is a problem gets a row that says so, and no task. One that was a problem and is
+        complete now comes in anew. One that is in already is left alone.
+
+        Returns
+        -------
+        What can start.
+        """
+        return self._ledger.catalog.write(lambda session: self._take_in(session, exposures))
+
+    def _take_in(self, session: OrmSession, exposures: Sequence[int]) -> list[Work]:
+        self._ledger.fence(session)
+        moment = now()
+        known, busy = self._known(session, exposures)
+        accepted: list[int] = []
+        fresh: list[dict[str, Any]] = []
+        again: dict[int, dict[str, Any]] = {}
+        change = 0
+        for row in _ended(session, exposures):
+            if row.id in busy:
+                continue
+            problem = self._problem(row)
+            columns = _columns(row, problem, moment)
+            if known.get(row.id) == (columns["status"], columns["reason"]):
+                continue
+            change = change or rows.bump_change(session, self._ledger.id)
+            columns["change"] = change
+            if problem is None:
+                accepted.append(row.id)
+            if row.id in known:
+                again[row.id] = columns
+            else:
+                fresh.append({"processing_id": self._ledger.id, "exposure_id": row.id, **columns})
+        rows.insert_measures(session, fresh)
+        rows.update_measures(session, self._ledger.id, again, moment)
+        rows.insert_tasks(session, self._ledger.id, accepted, self._first, moment)
+        starting = {g.number for g in self._ledger.groups if any(self._first[n] == "ready" for n in g.nodes)}
+        return [(exposure, number) for exposure in accepted for number in sorted(starting)]
+
+    def _known(
+        self, session: OrmSession, exposures: Collection[int]
+    ) -> tuple[dict[int, tuple[str, str | None]], set[int]]:
+        """Exposures that have a row already (with status and reason), and those that have tasks."""
+        known: dict[int, tuple[str, str | None]] = {}
+        busy: set[int] = set()
+        for part in rows.chunks(sorted(exposures)):
+            query = select(Measure.exposure_id, Measure.status, Measure.reason).where(
+                Measure.processing_id == self._ledger.id, Measure.exposure_id.in_(part)
+            )
+            known.update({number: (status, reason) for number, status, reason in session.execute(query)})
+            tasks = select(Task.item_id).where(
+                Task.processing_id == self._ledger.id, Task.item_type == rows.ITEM, Task.item_id.in_(part)
+            )
+            busy.update(session.scalars(tasks))
+        return known, busy
+
+    def _problem(self, row: Any) -> tuple[str, str] | None:
+        """Why an exposure can't be processed here; None when it can."""
+        if row.state == ExposureState.PROBLEM.value:
+            return row.problem_code or str(
+                Reason.UNREADABLE
+            ), row.problem or "set aside when it was registered"
+        wanted = self._ledger.plan.item
+        if row.kind != wanted:
+            code = Reason.NOT_A_MOVIE if wanted == "movie" else Reason.UNSUPPORTED
+            return str(code), f"{row.item} is a {row.kind}; this pipeline takes {wanted}s"
+        return None
+
+
+def _ended(session: OrmSession, exposures: Sequence[int]) -> list[Any]:
+    found: list[Any] = []
+    for part in rows.chunks(sorted(exposures)):
+        query = select(
+            Exposure.id,
+            Exposure.state,
+            Exposure.kind,
+            Exposure.item,
+            Exposure.problem_code,
+            Exposure.problem,
+            Exposure.complete_at,
+        ).where(Exposure.id.in_(part), Exposure.state.in_(_ENDED))
+        found.extend(session.execute(query))
+    return found
+
+
+def _columns(row: Any, problem: tuple[str, str] | None, moment: datetime) -> dict[str, Any]:
+    code, reason = problem or (None, None)
+    return {
+        **BLANK,
+        "status": "quarantined" if problem else "open",
+        "reason_code": code,
+        "reason": reason,
+        "complete_at": row.complete_at,
+        "finished_at": moment if problem else None,
+    }

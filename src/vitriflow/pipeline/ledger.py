@@ -1,0 +1,274 @@
+"""What a coordinator writes: each turn is one transaction that only the holder of the lease can make.
+
+A result, the states that it changes, what pages plot and the change number are written together,
+so a kill at any instant leaves either all of it or nothing. A turn that was committed without
+our learning of it can be made again: what has already been recorded is left alone.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from vitriflow.catalog import Catalog, Exposure, LeaseHandle, Processing, Session, Task, TaskState, now
+from vitriflow.errors import CatalogError
+from vitriflow.pipeline import rows
+from vitriflow.pipeline.calls import GroupCall, NodeCall, Promise
+from vitriflow.pipeline.plan import EXPOSURE, PREVIEWS, Group, Plan, PlanNode
+from vitriflow.pipeline.progress import (
+    NodeState,
+    needs_outputs,
+    ready_groups,
+    runnable,
+    settle,
+)
+from vitriflow.pipeline.ready import Work
+from vitriflow.pipeline.recording import Outcome, Recorder, Sent
+from vitriflow.pipeline.settings import Settings
+from vitriflow.steps import Artifact, Kind
+
+Ready = tuple[Work, datetime | None]
+Note = tuple[str, str]  # severity, text
+
+
+class Ledger:
+    """Reads and writes one processing for its coordinator.
+
+    Parameters
+    ----------
+    catalog
+        The catalog.
+    processing_id
+        The processing.
+    plan
+        Its plan.
+    gpus
+        Whether there are workers with a GPU.
+    settings
+        Times and limits.
+    threads
+        CPU threads of a call.
+    """
+
+    def __init__(
+        self, catalog: Catalog, processing_id: int, plan: Plan, gpus: bool, settings: Settings, threads: int
+    ) -> None:
+        self.catalog = catalog
+        self.plan = plan
+        self.groups = plan.groups(gpus)
+        self.settings = settings
+        self.threads = threads
+        self.lease: LeaseHandle | None = None
+        processing, session = catalog.read(lambda s: _rows_of(s, processing_id))
+        self.id = processing_id
+        self.name = processing.name
+        self.session_id = session.id
+        self.source = Path(session.source)
+        self.root = Path(processing.root)
+        self._parameters = {node.name: node.parameters.model_dump(mode="json") for node in plan.nodes}
+        self._previews = Path(session.root) / PREVIEWS / processing.name
+
+    def fence(self, session: OrmSession) -> None:
+        """Let this transaction commit only if we still hold the processing."""
+        if self.lease is not None:
+            self.lease.fence(session)
+
+    def turn(
+        self, outcomes: Sequence[Outcome], wanted: Sequence[Work], notes: Sequence[Note] = ()
+    ) -> tuple[list[Sent], list[Ready]]:
+        """Record how calls ended, and announce the next ones, in one transaction.
+
+        Parameters
+        ----------
+        outcomes
+            Calls that ended.
+        wanted
+            Exposures and groups to start now.
+        notes
+            Events to tell people.
+
+        Returns
+        -------
+        The calls to submit, and what has become ready.
+        """
+        return self.catalog.write(lambda session: self._turn(session, outcomes, wanted, notes))
+
+    def _turn(
+        self, session: OrmSession, outcomes: Sequence[Outcome], wanted: Sequence[Work], notes: Sequence[Note]
+    ) -> tuple[list[Sent], list[Ready]]:
+        moment = now()
+        self.fence(session)
+        for severity, text in notes:
+            rows.tell(session, self.session_id, self.id, severity, text, moment)
+        change = rows.bump_change(session, self.id)
+        ready = self._record(session, outcomes, moment, change) if outcomes else []
+        sent = self._start(session, wanted, moment) if wanted else []
+        return sent, ready
+
+    def _record(
+        self, session: OrmSession, outcomes: Sequence[Outcome], moment: datetime, change: int
+    ) -> list[Ready]:
+        exposures = {outcome.sent.call.exposure_id for outcome in outcomes}
+        states = rows.load_states(session, self.id, exposures)
+        recorder = Recorder(self.plan, self.settings, self.id, moment)
+        for outcome in outcomes:
+            recorder.take(outcome, states[outcome.sent.call.exposure_id])
+        self._fill_outputs(session, states)
+        for exposure in exposures:
+            changed = settle(self.plan, states[exposure], moment)
+            recorder.touched.setdefault(exposure, set()).update(changed)
+        complete = {o.sent.call.exposure_id: o.sent.complete_at for o in outcomes}
+        recorder.write(session, states, complete, change)
+        return [
+            ((exposure, group), when)
+            for exposure in sorted(exposures)
+            for group, when in ready_groups(self.groups, states[exposure])
+        ]
+
+    def _fill_outputs(self, session: OrmSession, states: rows.States) -> None:
+        wanted = [(e, name) for e, mine in states.items() for name in needs_outputs(self.plan, mine)]
+        if wanted:
+            for (exposure, name), outputs in rows.load_outputs(session, self.id, wanted).items():
+                states[exposure][name].outputs = outputs
+
+    def _start(self, session: OrmSession, wanted: Sequence[Work], moment: datetime) -> list[Sent]:
+        ids = sorted({exposure for exposure, _ in wanted})
+        exposures = {e.id: e for part in rows.chunks(ids) for e in session.execute(_exposure_columns(part))}
+        states = rows.load_states(session, self.id, exposures)
+        self._fill_outputs(session, states)
+        started: list[NodeState] = []
+        calls: list[Sent] = []
+        for exposure, number in wanted:
+            mine = states.get(exposure)
+            names = runnable(self.plan, self.groups[number], mine, moment) if mine else []
+            if not mine or not names:
+                continue
+            tasks = [mine[name] for name in names]
+            calls.append(
+                Sent(
+                    self._call(exposures[exposure], self.groups[number], names, mine),
+                    number,
+                    frozenset(task.task_id for task in tasks),
+                    exposures[exposure].complete_at,
+                    moment,
+                )
+            )
+            for task in tasks:
+                task.state = TaskState.RUNNING
+                task.started_at, task.finished_at, task.worker = moment, None, None
+                task.queued_at = task.queued_at or moment
+                started.append(task)
+        rows.update_tasks(session, started)
+        return calls
+
+    def _call(
+        self, exposure: Any, group: Group, names: Sequence[str], states: Mapping[str, NodeState]
+    ) -> GroupCall:
+        nodes = [self.plan[name] for name in names]
+        return GroupCall(
+            exposure_id=exposure.id,
+            item=exposure.item,
+            nodes=tuple(self._node_call(node, exposure, set(names), states) for node in nodes),
+            metadata=exposure.metadata,
+            gpu=group.gpu,
+            threads=self.threads,
+            memory_bytes=max(node.resources.memory_bytes for node in nodes),
+            time_limit_s=sum(node.resources.time_limit_s for node in nodes),
+        )
+
+    def _node_call(
+        self, node: PlanNode, exposure: Any, here: set[str], states: Mapping[str, NodeState]
+    ) -> NodeCall:
+        inputs: dict[str, Artifact | Promise] = {}
+        for port, source in node.inputs.items():
+            if source.node == EXPOSURE:
+                kind = Kind.MOVIE if self.plan.item == "movie" else Kind.MICROGRAPH
+                inputs[port] = Artifact(kind=kind, path=Path(exposure.path), blake3=exposure.blake3)
+            elif source.node in here:
+                inputs[port] = Promise(source.node, source.port)
+            elif states[source.node].state == TaskState.DONE:
+                made = (states[source.node].outputs or {}).get(source.port)
+                if made is not None:
+                    inputs[port] = Artifact.model_validate(made)
+        return NodeCall(
+            node=node.name,
+            step=node.step.name,
+            parameters=self._parameters[node.name],
+            inputs=inputs,
+            needed=frozenset(port for port in node.inputs if node.needs(port)),
+            out=str(self._previews if node.job is None else self.root / node.folder),
+        )
+
+    def recover(self, in_flight: Collection[int] = ()) -> list[Ready]:
+        """Make ready again what the catalog calls running but nobody runs; give all that is ready.
+
+        Parameters
+        ----------
+        in_flight
+            Tasks that this coordinator does have running.
+        """
+
+        def work(session: OrmSession) -> list[Ready]:
+            moment = now()
+            self.fence(session)
+            query = select(Task.id, Task.item_id).where(
+                Task.processing_id == self.id, Task.state == TaskState.RUNNING
+            )
+            lost = {item for task, item in session.execute(query) if task not in in_flight}
+            states = rows.load_states(session, self.id, lost)
+            for mine in states.values():
+                for state in mine.values():
+                    if state.state == TaskState.RUNNING and state.task_id not in in_flight:
+                        state.state = TaskState.WAITING
+                        state.started_at = state.worker = None
+            self._fill_outputs(session, states)
+            for mine in states.values():
+                settle(self.plan, mine, moment)
+            rows.update_tasks(session, [s for mine in states.values() for s in mine.values() if s.is_open])
+            if lost:
+                rows.bump_change(session, self.id)
+            return self._all_ready(session)
+
+        return self.catalog.write(work)
+
+    def _all_ready(self, session: OrmSession) -> list[Ready]:
+        numbers = {name: group.number for group in self.groups for name in group.nodes}
+        query = select(Task.item_id, Task.node, Task.not_before).where(
+            Task.processing_id == self.id,
+            Task.state == TaskState.READY,
+            Task.node.in_(numbers),
+            Task.revision == rows.REVISION,
+        )
+        ready: dict[Work, datetime | None] = {}
+        for item, node, when in session.execute(query):
+            work = (item, numbers[node])
+            known = ready.get(work, when)
+            ready[work] = None if known is None or when is None else min(known, when)
+        return list(ready.items())
+
+
+def _rows_of(session: OrmSession, processing_id: int) -> tuple[Processing, Session]:
+    processing = session.get(Processing, processing_id)
+    home = session.get(Session, processing.session_id) if processing else None
+    if processing is None or home is None:
+        raise CatalogError(
+            f"processing {processing_id}",
+            expected="a processing in the catalog",
+            found="none of that number",
+            remedy="Run 'vitriflow status' to see what there is.",
+        )
+    return processing, home
+
+
+def _exposure_columns(ids: Sequence[int]) -> Any:
+    return select(
+        Exposure.id,
+        Exposure.item,
+        Exposure.path,
+        Exposure.blake3,
+        Exposure.details.label("metadata"),
+        Exposure.complete_at,
+    ).where(Exposure.id.in_(ids))
