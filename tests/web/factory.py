@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from sqlalchemy.orm import Session as OrmSession
 
+from tests.web.pictures import DIAMETER_A, MICROGRAPH, PIXEL_A, PREVIEW, micrograph_pictures, spectrum_picture
 from vitriflow.catalog import (
     Attempt,
     Base,
@@ -44,11 +42,6 @@ from vitriflow.steps.records import (
     Status,
 )
 
-MICROGRAPH = 4096
-PREVIEW = 1024
-THUMBNAIL = 256
-PIXEL_A = 0.93
-DIAMETER_A = 150.0
 STEPS = {"motion": "motion.native", "ctf": "ctf.native", "pick": "pick.dog", "preview": "preview"}
 
 
@@ -445,55 +438,14 @@ def _picks(
 
 def _preview(world: World, item: str, positions: np.ndarray, defocus: float, number: int) -> PreviewResult:
     folder = world.root / "previews"
-    micrograph, thumbnail = _micrograph(positions, number)
+    micrograph, thumbnail = micrograph_pictures(positions, number)
     outputs = {}
     for port, data in (
         ("micrograph", micrograph),
         ("thumbnail", thumbnail),
-        ("spectrum", _spectrum(round(defocus, -3))),
+        ("spectrum", spectrum_picture(round(defocus, -3))),
     ):
         path = folder / f"{item}_{port}.png"
         path.write_bytes(data)
         outputs[port] = Artifact(kind=Kind.PICTURE, path=path)
     return PreviewResult(width=PREVIEW, height=PREVIEW, scale=PREVIEW / MICROGRAPH, outputs=outputs)
-
-
-@cache
-def _ice(variant: int) -> np.ndarray:
-    rng = np.random.default_rng(variant)
-    coarse = rng.normal(0, 1, (24, 24))
-    wide = np.asarray(
-        Image.fromarray(coarse.astype(np.float32)).resize((PREVIEW, PREVIEW), Image.Resampling.BICUBIC)
-    )
-    return np.asarray(136 + 7 * wide + rng.normal(0, 15, (PREVIEW, PREVIEW)))
-
-
-def _micrograph(positions: np.ndarray, number: int) -> tuple[bytes, bytes]:
-    """Dark discs where the particles are, on noisy ice: PNGs of the picture and its thumbnail."""
-    picture = _ice(number % 4).copy()
-    radius = int(DIAMETER_A / PIXEL_A / 2 * PREVIEW / MICROGRAPH)
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    ring = 34 * np.exp(-(((np.hypot(y, x) - 0.75 * radius) / (0.3 * radius)) ** 2))
-    for px, py in positions * PREVIEW / MICROGRAPH:
-        top, left = int(py) - radius, int(px) - radius
-        picture[top : top + 2 * radius + 1, left : left + 2 * radius + 1] -= ring
-    whole = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-    return _png(whole), _png(whole.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
-
-
-@cache
-def _spectrum(defocus: float) -> bytes:
-    """Rings: noisy in the left half, clean in the right."""
-    y, x = np.mgrid[-256:256, -256:256] / 256 * 0.3
-    k2 = x**2 + y**2
-    wave = np.cos(2 * np.pi * 0.0197 * defocus / 2 * k2) * np.exp(-30 * k2)
-    noise = np.random.default_rng(3).normal(0, 0.5, wave.shape)
-    return _png(
-        Image.fromarray(np.clip(110 + 80 * (wave + np.where(x < 0, noise, 0)), 0, 255).astype(np.uint8))
-    )
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
