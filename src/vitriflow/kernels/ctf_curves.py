@@ -1,4 +1,4 @@
-"""One-dimensional curves of a CTF fit, averaged along lines of equal phase.
+"""Curves and a picture of a CTF fit. Curves are averaged along lines of equal phase.
 
 A plain rotational average blurs the rings of an astigmatic spectrum. Here each pixel is counted
 at the frequency where a CTF without astigmatism has the same phase (Rohou & Grigorieff,
@@ -6,7 +6,9 @@ J. Struct. Biol. 192 (2015) 216, section 2.4).
 """
 
 import numpy as np
+import torch
 
+from vitriflow.kernels.ctf import ctf_phase
 from vitriflow.kernels.ctf_refine import Refined
 from vitriflow.kernels.ctf_rings import Floats, Optics, Rings, radial_mean
 
@@ -55,8 +57,10 @@ def equiphase_curves(rings: Rings, optics: Optics, fit: Refined) -> dict[str, li
         a window of one and a half rings or more, -1 to 1.
     """
     low = rings.k_low
-    bins = np.clip(np.floor((equiphase_frequency(rings, optics, fit) - low) / rings.step), 0, None).astype(np.intp)
-    n_bins = int(round((rings.k_high - low) / rings.step))
+    bins = np.clip(np.floor((equiphase_frequency(rings, optics, fit) - low) / rings.step), 0, None).astype(
+        np.intp
+    )
+    n_bins = round((rings.k_high - low) / rings.step)
     inside = bins < n_bins
     bins = bins[inside]
     k = low + (np.arange(n_bins) + 0.5) * rings.step
@@ -75,3 +79,67 @@ def equiphase_curves(rings: Rings, optics: Optics, fit: Refined) -> dict[str, li
         "fit": np.round(0.5 + 0.5 * wave, 4).tolist(),
         "correlation": np.round(_moving_correlation(profile, wave, reach), 4).tolist(),
     }
+
+
+def diagnostic_image(
+    amplitude: torch.Tensor,
+    pixel_size_A: float,
+    defocus_A: tuple[float, float],
+    angle_deg: float,
+    phase_shift_deg: float,
+    optics: Optics,
+    to_resolution_A: float | None,
+) -> torch.Tensor:
+    """Half data, half fit, as ctffind draws it.
+
+    Parameters
+    ----------
+    amplitude
+        (n, n) amplitude spectrum, zero frequency at (n // 2, n // 2).
+    pixel_size_A
+        Pixel size that the box stands for (A).
+    defocus_A
+        U and V (A).
+    angle_deg, phase_shift_deg
+        Of the fit (degrees).
+    optics
+        The microscope.
+    to_resolution_A
+        The fit is drawn out to here (A) and is zero past it; None draws all of it.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, n) float32 on the CPU: columns left of the middle hold the spectrum, even over all
+        frequencies, between 0 and 1; the others hold the squared CTF.
+    """
+    data = amplitude.detach().to("cpu", torch.float64)
+    size = data.shape[0]
+    axis = (torch.arange(size, dtype=torch.float64) - size // 2) / (size * pixel_size_A)
+    radius = torch.hypot(axis[:, None], axis[None, :])
+    ring = (radius * size * pixel_size_A).round().long().clamp(max=size // 2)
+    count = torch.bincount(ring.flatten()).clamp(min=1)
+    mean = torch.bincount(ring.flatten(), data.flatten()) / count
+    spread = (torch.bincount(ring.flatten(), data.flatten() ** 2) / count - mean**2).clamp(min=0).sqrt()
+    # a mean over a sixteenth of the spectrum's width keeps the rings and takes the slope
+    reach = max(size // 32, 1)
+    padded = torch.nn.functional.pad(mean[None, None], (reach, reach), mode="replicate")
+    slope = torch.nn.functional.avg_pool1d(padded, 2 * reach + 1, stride=1)[0, 0]
+    typical = spread[ring].clamp(min=1e-30)
+    even = 0.5 + ((data - slope[ring]) / typical / 6.0).clamp(-0.5, 0.5)
+    chi = ctf_phase(
+        axis[:, None],
+        axis[None, :],
+        defocus_A[0],
+        defocus_A[1],
+        angle_deg,
+        optics.voltage_kV,
+        optics.cs_mm,
+        optics.amplitude_contrast,
+        phase_shift_deg,
+    )
+    model = torch.sin(chi).square()
+    if to_resolution_A is not None:
+        model = torch.where(radius <= 1.0 / to_resolution_A, model, 0.0)
+    middle = size // 2
+    return torch.cat([even[:, :middle], model[:, middle:]], dim=1).to(torch.float32)

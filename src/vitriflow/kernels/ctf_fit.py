@@ -172,7 +172,7 @@ def _check_ranges(
         raise BadParameter(
             "min_defocus_A, max_defocus_A", "0 < smallest < largest", f"{low_defocus:g} and {high_defocus:g}"
         )
-    if not 0 <= astigmatism:
+    if not astigmatism >= 0:
         raise BadParameter("max_astigmatism_A", "zero or more", f"{astigmatism:g}")
     if not 0 < fine < coarse:
         raise BadParameter(

@@ -1,4 +1,4 @@
-"""Does the fit explain rings, or has it only converged?
+"""Whether a fit explains rings, or has only converged.
 
 A least-squares fit always finds something. Real Thon rings agree with the fit ring by ring, all
 the way around, in phase, and no other defocus explains them nearly as well. Each of these is
@@ -98,7 +98,9 @@ def make_blocks(rings: Rings, chi: Floats, background: Floats) -> Blocks:
     modulation = with_wave.sum(axis=1) / strength
     off = with_quadrature.sum(axis=1) / np.maximum(side.sum(axis=1), 1e-12)
     scatter = np.square(with_wave - modulation[:, None] * power).sum(axis=1) * SECTORS / (SECTORS - 1)
-    k = np.bincount(block, rings.k, minlength=n_blocks) / np.maximum(np.bincount(block, minlength=n_blocks), 1)
+    k = np.bincount(block, rings.k, minlength=n_blocks) / np.maximum(
+        np.bincount(block, minlength=n_blocks), 1
+    )
     order = np.argsort(k, kind="stable")
     score = with_wave.sum(axis=1) / np.sqrt(np.maximum(scatter, 1e-30))
     return Blocks(

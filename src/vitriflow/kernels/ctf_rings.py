@@ -42,7 +42,7 @@ class Optics:
         return 0.5 * np.pi * self.cs_mm * ANGSTROM_PER_MM * self.wavelength_A**3
 
     def phase(self, squared: Floats, defocus_A: Floats | float, phase_shift_rad: float = 0.0) -> Floats:
-        """chi (radians) at squared spatial frequencies (1/A^2) for a defocus (A) at each."""
+        """Phase chi (radians) at squared spatial frequencies (1/A^2) for a defocus (A) at each."""
         offset = float(np.arcsin(self.amplitude_contrast)) + phase_shift_rad
         chi: Floats = squared * (np.pi * self.wavelength_A * defocus_A - self.aberration * squared) + offset
         return chi
@@ -212,7 +212,9 @@ def spline_basis(k: Floats, k_low: float, k_high: float, intervals: int) -> Floa
     """
     inner = np.linspace(k_low, k_high, intervals + 1)
     width = inner[1] - inner[0]
-    knots = np.concatenate([inner[0] - width * np.arange(3, 0, -1), inner, inner[-1] + width * np.arange(1, 4)])
+    knots = np.concatenate(
+        [inner[0] - width * np.arange(3, 0, -1), inner, inner[-1] + width * np.arange(1, 4)]
+    )
     clipped = np.clip(k, k_low, np.nextafter(k_high, k_low))
     return np.asarray(BSpline.design_matrix(clipped, knots, 3).toarray(), dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""The first look at a spectrum: which defoci could explain its rings?
+"""The first look at a spectrum: defoci that could explain its rings.
 
 The whitened spectrum is cut into 24 sectors. Each sector is compared with the rings of every
 defocus, after what a smooth background could explain has been taken from both. An astigmatic
@@ -9,6 +9,7 @@ astigmatism cost nothing, where a rotational average would have washed the rings
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitriflow.kernels.ctf_rings import (
     SECTORS,
@@ -103,9 +104,12 @@ def _sector_scores(
     return cosine, sine, variance
 
 
-def _astigmatisms(limit_A: float, step_A: float) -> Floats:
-    """Astigmatisms to try (A): finely enough that the outermost sector is right to half a step."""
-    return np.arange(0.0, limit_A + step_A, 2.0 * step_A)
+def _gather(scores: Floats, shifts: NDArray[np.int64], length: int) -> Floats:
+    """Sum over sectors, each read from its own row on: (length,)."""
+    total = np.zeros(length)
+    for sector, shift in enumerate(shifts):
+        total += scores[shift : shift + length, sector]
+    return total
 
 
 def find_candidates(
@@ -152,23 +156,18 @@ def find_candidates(
         cosine, sine, variance = _sector_scores(rings, polar, optics, defoci, envelope, fit_phase_shift)
         deviation = np.sqrt(np.maximum(variance, 1e-30))
         wide = [np.pad(part, ((margin, margin), (0, 0))) for part in (cosine, sine)]
-        for astigmatism in _astigmatisms(max_astigmatism_A, step):
+        for astigmatism in np.arange(0.0, max_astigmatism_A + step, 2.0 * step):
             for angle in np.arange(_ANGLES if astigmatism else 1) * np.pi / _ANGLES:
-                shifts = np.rint(0.5 * astigmatism * np.cos(2.0 * (theta - angle)) / step).astype(int) + margin
-                real = np.zeros(n_defoci)
-                imaginary = np.zeros(n_defoci)
-                for sector, shift in enumerate(shifts):
-                    real += wide[0][shift : shift + n_defoci, sector]
-                    if fit_phase_shift:
-                        imaginary += wide[1][shift : shift + n_defoci, sector]
+                turned = 0.5 * astigmatism * np.cos(2.0 * (theta - angle)) / step
+                shifts = np.rint(turned).astype(int) + margin
+                real = _gather(wide[0], shifts, n_defoci)
+                imaginary = _gather(wide[1], shifts, n_defoci) if fit_phase_shift else np.zeros(n_defoci)
                 score = (np.hypot(real, imaginary) if fit_phase_shift else real) / deviation
-                score[defoci < 0.75 * astigmatism] = -np.inf  # V would be below a quarter of U
+                score[defoci < 0.75 * astigmatism] = -np.inf  # V would be below a fifth of U
                 better = score > best
                 best[better] = score[better]
-                found[better, 0] = astigmatism
-                found[better, 1] = angle
-                if fit_phase_shift:
-                    found[better, 2] = (0.5 * np.arctan2(imaginary, real) % np.pi)[better]
+                phase = (0.5 * np.arctan2(imaginary, real) % np.pi)[better] if fit_phase_shift else 0.0
+                found[better] = np.stack(np.broadcast_arrays(astigmatism, angle, phase), axis=-1)
     return _peaks(defoci, best, found, count, apart=4)
 
 

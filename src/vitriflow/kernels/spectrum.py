@@ -155,7 +155,10 @@ def check_image(image: torch.Tensor, thing: str = "micrograph") -> None:
     """
     if image.ndim != 2:
         raise BadImage(
-            Reason.WRONG_SIZE, thing, "one two-dimensional image", f"{image.ndim} dimensions {tuple(image.shape)}"
+            Reason.WRONG_SIZE,
+            thing,
+            "one two-dimensional image",
+            f"{image.ndim} dimensions {tuple(image.shape)}",
         )
     low, high = (float(value) for value in torch.aminmax(image))
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -164,7 +167,9 @@ def check_image(image: torch.Tensor, thing: str = "micrograph") -> None:
         )
     if low == high:
         reason = Reason.ALL_ZERO if low == 0 else Reason.CONSTANT
-        raise BadImage(reason, thing, "an image with contrast", f"{low:g} in every pixel", "Look at the camera.")
+        raise BadImage(
+            reason, thing, "an image with contrast", f"{low:g} in every pixel", "Look at the camera."
+        )
 
 
 def power_spectrum(
