@@ -272,6 +272,6 @@ def test_real_apoferritin_is_found(real_data: Path, diameter_A: float) -> None:
 def test_real_beta_galactosidase_is_found(real_data: Path) -> None:
     scores = real_scores(real_data / "empiar-10017-jpeg", "*.jpg", 1.77, 170.0, 54, 110)
     assert len(scores) == 6
-    assert np.mean(scores) >= 0.785  # 0.80 reached; RELION's LoG 0.61
+    assert np.mean(scores) >= 0.79  # 0.81 reached; RELION's LoG 0.61
     # one of them has unmarked particles by the hundred: precision 0.5 there at any threshold
     assert sorted(scores)[1] >= 0.74

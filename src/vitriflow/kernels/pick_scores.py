@@ -25,6 +25,7 @@ ROUNDS = 4
 TEMPLATE_RADIUS = 0.8  # of the template, in diameters
 SEED_FLOOR = 0.7  # standard deviations; lower peaks are never the best, only slow
 BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.3, 5, 400
+SURE = 1.2  # a skewness beyond which no other start can do better
 WHITEN_FLOOR = 1e-3
 
 
@@ -139,14 +140,18 @@ def _vertex(
 
 def _thinned(positions: NDArray[np.float64], distance: float) -> NDArray[np.bool_]:
     """Which of the positions (best first) stay when each drives off its worse neighbours."""
-    kept = np.ones(len(positions), dtype=np.bool_)
-    if len(positions) < 2:
-        return kept
-    pairs = cKDTree(positions).query_pairs(distance, output_type="ndarray")
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    for better, worse in pairs.tolist():
-        if kept[better]:
-            kept[worse] = False
+    kept = np.zeros(len(positions), dtype=np.bool_)
+    open_ = ~kept
+    pairs = np.zeros((0, 2), dtype=np.int64)
+    if len(positions) > 1:
+        pairs = cKDTree(positions).query_pairs(distance, output_type="ndarray")  # better one first
+    while open_.any():
+        pairs = pairs[open_[pairs].all(axis=1)]
+        first = open_.copy()
+        first[pairs[:, 1]] = False  # somebody better near by is still open
+        kept |= first
+        open_ &= ~first
+        open_[pairs[first[pairs[:, 0]], 1]] = False
     return kept
 
 
@@ -244,4 +249,6 @@ def learnt_scores(prepared: Prepared, starts: list[torch.Tensor]) -> torch.Tenso
         if learnt is not None:
             scores = _standardised(learnt, prepared.good)
             found.append((skewness(scores, prepared.good), scores))
+            if found[-1][0] > SURE:
+                break
     return max(found, key=lambda pair: pair[0])[1] if found else None
