@@ -38,7 +38,7 @@ class RunDisplay:
 
     def update(self, now: "RunProgress") -> None:
         """Show how far it is."""
-        counts = now.counts
+        counts = now.counts.exposures
         parts = [f"{counts.done} done"]
         parts += [
             f"{number} {name}"
@@ -56,10 +56,10 @@ class RunDisplay:
         self._progress.update(
             self._task,
             description=text,
-            total=counts.incoming or None,
-            completed=counts.incoming - counts.open,
+            total=counts.came_in or None,
+            completed=counts.came_in - counts.open,
         )
-        line = f"{counts.incoming} exposures in: {text}"
+        line = f"{counts.came_in} exposures in: {text}"
         if not self._console.is_terminal and line != self._last:
             self._console.print(line, highlight=False)
         self._last = line

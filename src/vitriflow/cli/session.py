@@ -18,7 +18,7 @@ from vitriflow.cli.progress import RunDisplay
 if TYPE_CHECKING:
     from vitriflow.facility.run import SessionRun
 
-_COUNTS = ("incoming", "done", "rejected", "quarantined", "failed", "open")
+_COUNTS = ("came_in", "done", "rejected", "quarantined", "failed", "open")
 
 
 def run(
@@ -80,7 +80,7 @@ def run(
             pages.terminate()
             pages.wait(10)
         catalog.close()
-    if once and counts.failed:
+    if once and counts.exposures.failed:
         raise typer.Exit(1)
 
 

@@ -154,7 +154,7 @@ def _limit_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
 
 
 def _report(files: list[Path], records: list[Result], *, as_json: bool) -> None:

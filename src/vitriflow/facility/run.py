@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.acquisition import Intake, LookReport
 from vitriflow.catalog import (
@@ -35,6 +34,9 @@ from vitriflow.pipeline import (
     Coordinator,
     Counts,
     LocalPool,
+    Settings,
+    Template,
+    count_gpus,
     counts,
     load_template,
     make_plan,
@@ -94,7 +96,7 @@ class SessionRun:
         try:
             make_session_folder(self.folder, self.source)
             write_session_record(catalog, self.session.key, self.folder.record)
-            self.processing_id = self._start_processing(template.text, parameters)
+            self.processing_id = self._start_processing(template, parameters)
         except BaseException:
             self._lease.release(catalog)
             raise
@@ -124,34 +126,20 @@ class SessionRun:
             ),
         )
 
-    def _start_processing(self, template_text: str, parameters: dict[str, Any]) -> int:
-        """Go on with the processing of that name if it's the same one; start it if there's none."""
+    def _start_processing(self, template: Template, parameters: dict[str, Any]) -> int:
+        """Start the processing of that name, or go on with it if it's the same one.
+
+        When nobody asks for values on the command line, one that is there goes on with those
+        it was started with, whatever facility.toml says by now: frozen is frozen.
+        """
         name = self.request.processing
-
-        def find(orm: OrmSession) -> Processing | None:
-            return orm.scalar(
-                select(Processing).where(Processing.session_id == self.session.id, Processing.name == name)
-            )
-
-        known = self.catalog.read(find)
-        if known is None:
-            return start_processing(
-                self.catalog, self.session.id, name, template_text, parameters, self.folder.processed(name)
-            )
-        if known.template == template_text and (not parameters or known.parameters == parameters):
-            return known.id
-        if known.template == template_text and not self.request.parameters:
-            return known.id  # the configuration changed, nobody asked for other values here: frozen is frozen
-        changed = sorted(
-            key
-            for key in parameters.keys() | known.parameters.keys()
-            if parameters.get(key) != known.parameters.get(key)
-        )
-        raise BadParameter(
-            f"processing '{name}' of session {self.session.key}",
-            "the template and parameters that it was started with",
-            f"other values for {', '.join(changed)}" if changed else "another template",
-            "Leave them out to go on with it, or start a second one with --processing NAME.",
+        if not self.request.parameters and self.request.template is None:
+            mine = (Processing.session_id == self.session.id, Processing.name == name)
+            known = self.catalog.read(lambda orm: orm.scalar(select(Processing.id).where(*mine)))
+            if known is not None:
+                return known
+        return start_processing(
+            self.catalog, self.session.id, name, template, parameters, self.folder.processed(name)
         )
 
     # -- running --------------------------------------------------------------------------
@@ -163,7 +151,8 @@ class SessionRun:
     def settled(self, at_least: int) -> bool:
         """Whether at least so many exposures came in, and none is open or still being written."""
         now = counts(self.catalog, self.processing_id)
-        return now.incoming >= at_least and now.open == 0 and self._look.waiting == 0
+        exposures = now.exposures
+        return exposures.came_in >= at_least and exposures.open == 0 and now.arriving == 0
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Counts:
         """Watch and process until stopped, or with ``once`` until all that is there is done.
@@ -174,8 +163,9 @@ class SessionRun:
             How the exposures ended.
         """
         workers, threads = self.config.compute.resolved(len(os.sched_getaffinity(0)))
-        pool = LocalPool(workers, threads=threads, gpus=self.config.compute.gpus)
-        coordinator = Coordinator(self.catalog, self.processing_id, pool)
+        pool = LocalPool(workers, gpus=self._gpus(), threads=threads, preload=("vitriflow.kernels",))
+        settings = Settings(min_free_bytes=self.config.storage.reserve_bytes)
+        coordinator = Coordinator(self.catalog, self.processing_id, pool, settings)
         helpers = [
             threading.Thread(target=self._guard, args=(self._watch, coordinator), name="watcher"),
             threading.Thread(target=self._guard, args=(self._export,), name="exporter"),
@@ -196,6 +186,15 @@ class SessionRun:
         if self._failure is not None:
             raise self._failure
         return counts(self.catalog, self.processing_id)
+
+    def _gpus(self) -> int:
+        """GPUs to use: as configured, else all that are there. Workers see only these, from 0 on."""
+        wanted = self.config.compute.gpus
+        if wanted is None:
+            return count_gpus()
+        if wanted:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, wanted))
+        return len(wanted)
 
     def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
         """A helper that fails ends the run with its error, never silently."""
@@ -231,7 +230,8 @@ class SessionRun:
         """With ``once``: nothing waits on disk, and nothing is open in the catalog."""
         if not self._looked.is_set() or self._look.lost or self._look.waiting or self._look.completed:
             return False
-        return counts(self.catalog, self.processing_id).open == 0
+        now = counts(self.catalog, self.processing_id)
+        return now.exposures.open == 0 and now.arriving == 0
 
     def _export(self) -> None:
         project = RelionProject(self.catalog, self.processing_id)

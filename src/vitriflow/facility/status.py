@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Catalog, Exposure, Measure, Processing, Session
+from vitriflow.catalog import Attempt, Catalog, Exposure, ExposureState, Measure, Processing, Session, Task
 from vitriflow.elogbook import find_session
 from vitriflow.errors import BadParameter
-from vitriflow.pipeline import counts, explain
+from vitriflow.pipeline import CameraFile, Link, counts, explain
 
 _PROBLEMS_SHOWN = 20
 
@@ -43,13 +43,22 @@ def session_status(catalog: Catalog, key: str | None = None) -> list[dict[str, A
             "processing": processing.name,
             "source": session.source,
             "root": processing.root,
-            "counts": asdict(counts(catalog, processing.id)),
+            **_counted(catalog, processing.id),
             "files": session.survey,
         }
         if only is not None:
             entry["problems"] = _problems(catalog, processing.id)
         entries.append(entry)
     return entries
+
+
+def _counted(catalog: Catalog, processing_id: int) -> dict[str, Any]:
+    found = counts(catalog, processing_id)
+    return {
+        "counts": asdict(found.exposures),
+        "arriving": found.arriving,
+        "nodes": {name: asdict(tally) for name, tally in found.nodes.items()},
+    }
 
 
 def _problems(catalog: Catalog, processing_id: int) -> list[dict[str, Any]]:
@@ -70,35 +79,69 @@ def _problems(catalog: Catalog, processing_id: int) -> list[dict[str, Any]]:
 def explain_exposure(
     catalog: Catalog, session: str, processing: str, exposure: str, node: str | None
 ) -> dict[str, Any]:
-    """The chain from an exposure's results back to the camera's file.
+    """The chain from an exposure's results back to the camera's file, ready for JSON.
 
     Raises
     ------
     BadParameter
         When the session, the processing or the exposure isn't there, or more than one fits.
+    CatalogError
+        When the node has no result.
     """
     session_id = find_session(catalog, session).id
 
-    def work(orm: OrmSession) -> tuple[int | None, list[str]]:
+    def work(orm: OrmSession) -> tuple[int | None, list[Exposure]]:
         found = orm.scalar(
             select(Processing.id).where(Processing.session_id == session_id, Processing.name == processing)
         )
-        exact = select(Exposure.item).where(
-            Exposure.session_id == session_id, or_(Exposure.key == exposure, Exposure.item == exposure)
-        )
-        part = (
-            select(Exposure.item)
-            .where(Exposure.session_id == session_id, Exposure.key.contains(exposure, autoescape=True))
-            .limit(4)
-        )
+        mine = Exposure.session_id == session_id
+        exact = select(Exposure).where(mine, or_(Exposure.key == exposure, Exposure.item == exposure))
+        part = select(Exposure).where(mine, Exposure.key.contains(exposure, autoescape=True)).limit(4)
         return found, list(orm.scalars(exact)) or list(orm.scalars(part))
 
-    processing_id, items = catalog.read(work)
+    processing_id, exposures = catalog.read(work)
     if processing_id is None:
         raise BadParameter(f"processing '{processing}'", f"one of session {session}", "none of that name", "")
-    if len(items) != 1:
-        found = "none" if not items else "several: " + ", ".join(items)
-        raise BadParameter(
-            f"exposure '{exposure}'", "one exposure of this session", found, "Give more of its path."
-        )
-    return explain(catalog, processing_id, items[0], node)
+    if len(exposures) != 1:
+        found = "none" if not exposures else "several: " + ", ".join(row.key for row in exposures)
+        remedy = "Give more of its path."
+        raise BadParameter(f"exposure '{exposure}'", "one exposure of this session", found, remedy)
+    (row,) = exposures
+    chain: dict[str, Any] = {"exposure": row.key, "state": row.state}
+    if row.state == ExposureState.PROBLEM:
+        return chain | {"reason_code": row.problem_code, "reason": row.problem, "path": row.path}
+    attempts = _failed_attempts(catalog, processing_id, row.id)
+    links = explain(catalog, processing_id=processing_id, item=row.key, node=node)
+    return chain | {"results": [_told(link) for link in links], "attempts_that_failed": attempts}
+
+
+def _failed_attempts(catalog: Catalog, processing_id: int, exposure_id: int) -> list[dict[str, Any]]:
+    query = (
+        select(Task.node, Attempt.number, Attempt.reason_code, Attempt.reason, Attempt.ended_at)
+        .join(Task, Task.id == Attempt.task_id)
+        .where(Task.processing_id == processing_id, Task.item_id == exposure_id)
+        .order_by(Attempt.id)
+    )
+    return [dict(row._mapping) for row in catalog.read(lambda orm: list(orm.execute(query)))]
+
+
+def _told(link: Link | CameraFile) -> dict[str, Any]:
+    """A link of the chain in plain words; long tables of numbers are left to the result itself."""
+    if isinstance(link, CameraFile):
+        return {"camera_file": asdict(link)}
+    provenance = dict(link.record.get("provenance") or {})
+    inputs = provenance.pop("inputs", {})
+    return {
+        "node": link.node,
+        "result": link.result_id,
+        "revision": link.revision,
+        "status": link.status,
+        "reason": link.record.get("reason"),
+        "warnings": link.record.get("warnings", []),
+        "outputs": {port: made["path"] for port, made in link.record.get("outputs", {}).items()},
+        **provenance,
+        "made_from": {
+            port: {"hash_blake3": (inputs.get(port) or {}).get("blake3"), **_told(source)}
+            for port, source in link.inputs.items()
+        },
+    }
