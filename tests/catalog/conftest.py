@@ -1,0 +1,3 @@
+from tests.databases import catalog, empty_url, postgres, sqlite_catalog
+
+__all__ = ["catalog", "empty_url", "postgres", "sqlite_catalog"]
