@@ -104,15 +104,16 @@ def _commands(path: str, command: Any) -> Iterator[str]:
     yield "| argument | default | meaning |"
     yield "| --- | --- | --- |"
     for parameter in command.params:
+        is_option = parameter.param_type_name == "option"
         names = (
             ", ".join(f"`{option}`" for option in parameter.opts)
-            if parameter.param_type_name == "option"
-            else (f"`{parameter.human_readable_name}`")
+            if is_option
+            else f"`{parameter.name.upper()}`"
         )
         default = "" if parameter.default is None or callable(parameter.default) else parameter.default
         default = "required" if parameter.required else default
         if parameter.name == "threads":
-            default = "all cores"
+            default = "all cores"  # this machine's number is not every machine's
         yield f"| {names} | {_cell(default)} | {_cell(getattr(parameter, 'help', '') or '')} |"
 
 
