@@ -1,10 +1,9 @@
 """Dose weighting of movie frames after Grant and Grigorieff, eLife 4 (2015) e06980."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-__all__ = ["RadialCurves", "critical_dose", "dose_weights", "low_rank_weights"]
+__all__ = ["critical_dose", "dose_weights", "low_rank_weights"]
 
 _A, _B, _C = 0.245, -1.665, 2.81  # eq. 3 there: N_e(k) = A k^B + C at 300 kV
 _RELATIVE_AT_200_KV = 0.8  # section "Dose weighting at 200 kV" there, and RELION
@@ -75,14 +74,14 @@ def dose_weights(
 
 
 def low_rank_weights(
-    weights: NDArray[np.float64], *, with_plain: bool = False, tolerance: float = 2e-4, max_rank: int = 8
+    weights: NDArray[np.float64], *, with_plain: bool = False, tolerance: float = 1e-3, max_rank: int = 8
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Write the weights as few sums of (a number per frame) x (a curve over frequency).
 
     Dose weighting is linear: ``sum_f w_f(k) F_f(k) = sum_r curve_r(k) sum_f factor_rf F_f(k)``.
     So frames are added in real space into a handful of sums and only those are transformed, where
     one transform for every frame would be needed otherwise. The curves of Grant and Grigorieff are
-    so smooth in dose that five reach 2 parts in 10,000.
+    so smooth in dose that four or five reach one part in a thousand.
 
     Parameters
     ----------
@@ -115,26 +114,3 @@ def low_rank_weights(
         if np.abs(factors.T @ curves - weights).max() <= tolerance * largest:
             break
     return factors.astype(np.float32), curves
-
-
-class RadialCurves:
-    """Puts curves over spatial frequency onto the radii of a spectrum.
-
-    Parameters
-    ----------
-    frequency_per_A
-        ``(n_k,)``, equally spaced, the first 0 (1/A).
-    radius_per_A
-        Radii of the spectrum's pixels (1/A), any shape.
-    """
-
-    def __init__(self, frequency_per_A: NDArray[np.floating], radius_per_A: torch.Tensor) -> None:
-        step = float(frequency_per_A[1] - frequency_per_A[0])
-        # The curves are finely sampled and smooth: the nearest sample is near enough.
-        nearest = (radius_per_A / step).round_().clamp_(max=len(frequency_per_A) - 1)
-        self._index = nearest.to(torch.int32)
-
-    def __call__(self, curve: NDArray[np.float64]) -> torch.Tensor:
-        """One curve ``(n_k,)`` at all radii, float32."""
-        table = torch.as_tensor(curve, dtype=torch.float32, device=self._index.device)
-        return table[self._index]

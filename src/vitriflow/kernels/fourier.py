@@ -2,9 +2,14 @@
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-__all__ = ["fourier_crop", "frequencies", "good_size", "shift_phases", "taper"]
+from vitriflow.kernels import fourier_numba
+from vitriflow.kernels.frames import in_pieces
+
+__all__ = ["add_times_curve", "fourier_crop", "frequencies", "good_size", "shift_phases", "taper"]
 
 _SMALL_PRIMES = (2, 3, 5)
 
@@ -112,3 +117,46 @@ def taper(shape: tuple[int, int], rim: float, device: torch.device | str = "cpu"
         distance = torch.minimum(distance, 1.0 - distance) / max(rim, 1e-6)
         sides.append(0.5 - 0.5 * torch.cos(math.pi * distance.clamp(max=1.0)))
     return sides[0][:, None] * sides[1][None, :]
+
+
+def add_times_curve(
+    total: torch.Tensor,
+    spectrum: torch.Tensor,
+    curve: NDArray[np.floating],
+    samples_per_cycle: float,
+    ky: torch.Tensor,
+    kx: torch.Tensor,
+    *,
+    threads: int = 1,
+) -> None:
+    """``total += spectrum * curve(|k|)``, in place, with the curve's nearest sample.
+
+    Parameters
+    ----------
+    total, spectrum
+        ``(height, width // 2 + 1)``, complex64.
+    curve
+        ``(n_k,)`` at equal steps of frequency from zero; its last value holds beyond.
+    samples_per_cycle
+        Samples of the curve to one cycle/px.
+    ky, kx
+        ``(height, 1)`` and ``(1, width // 2 + 1)`` (cycles/px).
+    threads
+        CPU threads.
+    """
+    if total.device.type != "cpu":
+        radius = torch.sqrt(ky * ky + kx * kx)
+        index = (radius * samples_per_cycle).round_().to(torch.int64).clamp_(max=len(curve) - 1)
+        table = torch.as_tensor(curve, dtype=torch.float32, device=total.device)
+        total += spectrum * table[index]
+        return
+    table_ = np.ascontiguousarray(curve, dtype=np.float32)
+    rows, columns = ky[:, 0].contiguous().numpy(), kx[0].contiguous().numpy()
+    whole, part = total.numpy(), spectrum.numpy()
+    in_pieces(
+        lambda first, last: fourier_numba.add_times_curve(
+            whole, part, table_, np.float32(samples_per_cycle), rows, columns, first, last
+        ),
+        len(whole),
+        threads,
+    )

@@ -72,6 +72,11 @@ class FrameStore:
         """Whether the whole movie is in memory."""
         return self._kept is not None
 
+    def release(self) -> None:
+        """Give the memory back; the next walk asks the source again."""
+        self._kept = None
+        self._repaired = False
+
     def groups(self, size: int) -> Iterator[tuple[int, Frame]]:
         """Walk through the movie: ``(number of the first frame, (n, height, width))``, n up to ``size``.
 

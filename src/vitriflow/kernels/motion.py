@@ -314,10 +314,10 @@ def _align(
     group = int(
         np.clip(np.ceil(settings.group_dose / max(dose_px, 1e-6) - 1e-6), 1, max(1, len(pooled) // 4))
     )
-    coarse = max(1, 4 // pool)
+    coarse = max(1, -(-4 // pool))
     small = torch.nn.functional.avg_pool2d(pooled[:, None], coarse)[:, 0] if coarse > 1 else pooled
     scale = pool * coarse
-    shifts, _ = search_shifts(
+    shifts = search_shifts(
         small, b_factor=settings.b_factor_px2 / scale**2, max_shift=settings.max_shift_px / scale, group=group
     )
     elapsed = (live + 1) * (dose if dose is not None else 1.0)

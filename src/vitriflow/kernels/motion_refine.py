@@ -21,7 +21,7 @@ __all__ = ["Refinement", "refine_field"]
 
 _LEAST_PATCHES = 4  # to a side, for the estimate of noise, where the field itself is global
 _COARSE = 700  # px to a side: above it the first rounds are done on frames pooled once more
-_COARSE_ROUNDS, _FINE_ROUNDS = 4, 3
+_COARSE_ROUNDS, _FINE_ROUNDS = 4, 2
 _COARSE_PX, _FINE_PX = 0.1, 0.02  # a round that changes the field by less (RMS, px) is the last
 _LOOKED_AT = 5  # patches whose power is looked at before the first fine round
 _WORST = 3.0  # a patch whose misfit is this many times the usual is left out

@@ -1,4 +1,4 @@
-"""Coarse global alignment: whole frames, whole pixels of a blurred cross-correlation."""
+"""Coarse global alignment: whole frames, and the peak of a blurred cross-correlation."""
 
 import math
 
@@ -13,21 +13,20 @@ _SOFTEN = 4.0  # the search blurs this much more than the refinement, for a peak
 _NEGLIGIBLE = 1e-2  # weights below this are cut off
 _LARGEST_MAP = 320  # px to a side
 _ROUNDS = 6
+_SETTLED = 0.25  # samples of the map
 _RIM = 0.06
+_HIGH_PASS = 4.0  # periods to the image; what's below is illumination, not specimen
 
 
 def b_factor_weight(ky: torch.Tensor, kx: torch.Tensor, b_px2: float) -> torch.Tensor:
     """``exp(-2 B |k|^2)``, k in cycles/px, B in px^2: weight of a cross-correlation, zero at k = 0."""
-    squared = ky * ky + kx * kx
-    weight = torch.exp(-2.0 * b_px2 * squared)
+    weight = torch.exp(-2.0 * b_px2 * (ky * ky + kx * kx))
     weight[0, 0] = 0.0
     return weight
 
 
-def search_shifts(
-    pooled: torch.Tensor, *, b_factor: float, max_shift: float, group: int = 1, high_pass: float = 4.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shifts that bring frames onto each other, to about a quarter of a pixel of the blurred peak.
+def search_shifts(pooled: torch.Tensor, *, b_factor: float, max_shift: float, group: int = 1) -> torch.Tensor:
+    """Shifts that bring frames onto each other, good enough for a refinement to start from.
 
     Two beginnings are tried, and the one with the more coherent sum wins: all frames as they are,
     each against the sum of the others; and a sum grown from the middle frame outwards, which a
@@ -44,80 +43,107 @@ def search_shifts(
     group
         So many neighbouring frames are searched as one, where one is too weak; the shifts of
         single frames are interpolated.
-    high_pass
-        Frequencies below this many periods to the image count little: illumination, not specimen.
 
     Returns
     -------
-    tuple
-        ``(n, 2)`` shifts, y then x (px), added to a frame's coordinates to bring it onto the first;
-        and ``(n,)`` the height of each frame's peak over the noise of its map (standard deviations).
+    torch.Tensor
+        ``(n, 2)`` shifts, y then x (px), added to a frame's coordinates to bring it onto the first.
     """
     if group > 1:
-        return _search_groups(pooled, b_factor, max_shift, group, high_pass)
+        return _search_groups(pooled, b_factor, max_shift, group)
     n, height, width = pooled.shape
     # Large frames have signal to spare: there the blur is whatever a small map can hold.
     widest = _LARGEST_MAP / (2 * max(height, width))
     b = max(_SOFTEN * b_factor, -math.log(_NEGLIGIBLE) / (2 * widest**2))
     edge = min(0.5, math.sqrt(-math.log(_NEGLIGIBLE) / (2 * b)))
     cut_y, cut_x = (min(size, max(16, 2 * math.ceil(edge * size))) for size in (height, width))
-    small = (cut_y, cut_x)
-    window = taper((height, width), _RIM, pooled.device)
-    spectra = torch.stack(
-        [fourier_crop(torch.fft.rfft2((f - f.mean()) * window), (height, width), small) for f in pooled]
-    )
-    ky, kx = frequencies(small, pooled.device)
-    ky, kx = ky * (small[0] / height), kx * (small[1] / width)  # cycles per px of the pooled frames
-    weight = b_factor_weight(ky, kx, b)
-    cycles2 = (ky * height) ** 2 + (kx * width) ** 2
-    weight *= 1.0 - torch.exp(-cycles2 / high_pass**2)
-    step = (height / small[0], width / small[1])
-    finder = _PeakFinder(small, step, 2.0 * max_shift)
-
-    starts = [torch.zeros((n, 2), device=pooled.device), _grow(spectra, weight, ky, kx, finder)]
-    best, best_score, heights = starts[0], -math.inf, torch.zeros(n, device=pooled.device)
-    for start in starts if n > 2 else starts[1:]:
-        shifts, peaks = _settle(spectra, weight, ky, kx, finder, start)
-        score = float((weight * _sum(spectra, shifts, ky, kx).abs() ** 2).sum())
+    search = _Search(pooled, (cut_y, cut_x), b, max_shift)
+    best, best_score = torch.zeros((n, 2), device=pooled.device), -math.inf
+    starts = [search.grow()] if n <= 2 else [torch.zeros_like(best), search.grow()]
+    for start in starts:
+        shifts = search.settle(start)
+        score = search.coherence(shifts)
         if score > best_score:
-            best, best_score, heights = shifts, score, peaks
-    return best - best[0], heights
+            best, best_score = shifts, score
+    return best - best[0]
 
 
-def _search_groups(
-    pooled: torch.Tensor, b_factor: float, max_shift: float, group: int, high_pass: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _search_groups(pooled: torch.Tensor, b_factor: float, max_shift: float, group: int) -> torch.Tensor:
     parts = torch.split(pooled, group)
     means = torch.stack([part.mean(dim=0) for part in parts])
-    coarse, heights = search_shifts(means, b_factor=b_factor, max_shift=max_shift, high_pass=high_pass)
-    lengths = [len(part) for part in parts]
-    centres = np.cumsum(lengths) - (np.array(lengths) + 1) / 2
+    coarse = search_shifts(means, b_factor=b_factor, max_shift=max_shift)
+    lengths = np.array([len(part) for part in parts])
+    centres = np.cumsum(lengths) - (lengths + 1) / 2
     numbers = np.arange(len(pooled))
     found = coarse.cpu().numpy().astype(np.float64)
     fine = np.stack([np.interp(numbers, centres, found[:, axis]) for axis in (0, 1)], axis=1)
-    shifts = torch.as_tensor(fine - fine[:1], dtype=torch.float32, device=pooled.device)
-    counts = torch.tensor(lengths, device=pooled.device)
-    return shifts, torch.repeat_interleave(heights, counts)
+    return torch.as_tensor(fine - fine[:1], dtype=torch.float32, device=pooled.device)
 
 
-class _PeakFinder:
-    """Finds the peak of a cross-correlation within a range, to a fraction of a sample."""
+class _Search:
+    """Cropped spectra of all frames, and maps of their correlation with sums of each other."""
 
-    def __init__(self, size: tuple[int, int], step: tuple[float, float], max_shift: float) -> None:
+    def __init__(
+        self, pooled: torch.Tensor, size: tuple[int, int], b_factor: float, max_shift: float
+    ) -> None:
+        shape = (pooled.shape[1], pooled.shape[2])
+        window = taper(shape, _RIM, pooled.device)
         self.size = size
-        self.step = step
-        self.reach = tuple(
-            max(1, min(math.ceil(max_shift / s), n // 2 - 1)) for n, s in zip(size, step, strict=True)
+        self.step = (shape[0] / size[0], shape[1] / size[1])
+        self.spectra = torch.stack(
+            [fourier_crop(torch.fft.rfft2((frame - frame.mean()) * window), shape, size) for frame in pooled]
         )
+        ky, kx = frequencies(size, pooled.device)
+        self.ky, self.kx = ky / self.step[0], kx / self.step[1]  # cycles per px of the pooled frames
+        cycles2 = (self.ky * shape[0]) ** 2 + (self.kx * shape[1]) ** 2
+        high_pass = 1.0 - torch.exp(-cycles2 / _HIGH_PASS**2)
+        self.weight = b_factor_weight(self.ky, self.kx, b_factor) * high_pass
+        # Twice the bound: frames are compared with a sum that can be as far off on the other side.
+        self.reach = [
+            max(1, min(math.ceil(2 * max_shift / s), n // 2 - 1))
+            for n, s in zip(size, self.step, strict=True)
+        ]
 
-    def __call__(self, cross: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Peaks of ``(n, height, width // 2 + 1)`` cross-spectra: shifts ``(n, 2)`` in px, and heights."""
+    def grow(self) -> torch.Tensor:
+        """Shifts from a sum that grows from the middle frame outwards."""
+        n = len(self.spectra)
+        middle = n // 2
+        shifts = torch.zeros((n, 2), device=self.spectra.device)
+        total = self.spectra[middle].clone()
+        for distance in range(1, n):
+            for i in (middle + distance, middle - distance):
+                if 0 <= i < n:
+                    shifts[i] = self._peaks((self.weight * total * self.spectra[i].conj())[None])[0]
+                    total += self.spectra[i] * shift_phases(shifts[i : i + 1], self.ky, self.kx)[0]
+        return shifts
+
+    def settle(self, shifts: torch.Tensor) -> torch.Tensor:
+        """Align each frame to the sum of the others until nothing moves."""
+        for _ in range(_ROUNDS):
+            moved = self.spectra * shift_phases(shifts, self.ky, self.kx)
+            # The peak of others x conj(frame) lies at the whole shift of the frame.
+            cross = (moved.sum(dim=0) - moved).mul_(self.weight).mul_(self.spectra.conj())
+            found = self._peaks(cross)
+            found -= found.mean(dim=0)
+            change = (found - shifts + shifts.mean(dim=0)).abs().max()
+            shifts = found
+            if change < _SETTLED * min(self.step):
+                break
+        return shifts
+
+    def coherence(self, shifts: torch.Tensor) -> float:
+        """Weighted power of the sum of all frames moved by ``shifts``."""
+        moved = self.spectra * shift_phases(shifts, self.ky, self.kx)
+        return float((self.weight * moved.sum(dim=0).abs() ** 2).sum())
+
+    def _peaks(self, cross: torch.Tensor) -> torch.Tensor:
+        """Where correlations peak within reach, ``(n, 2)`` (px of the pooled frames)."""
         maps = torch.fft.irfft2(cross, s=self.size)
         ry, rx = self.reach
-        near = torch.roll(maps, (ry, rx), dims=(-2, -1))[:, : 2 * ry + 1, : 2 * rx + 1]
+        near = torch.cat([maps[:, -ry:], maps[:, : ry + 1]], dim=1)
+        near = torch.cat([near[:, :, -rx:], near[:, :, : rx + 1]], dim=2)
         n, height, width = near.shape
-        flat = near.reshape(n, -1)
-        value, index = flat.max(dim=1)
+        index = near.reshape(n, -1).argmax(dim=1)
         y, x = index // width, index % width
         rows = torch.arange(n, device=cross.device)
         inner_y, inner_x = y.clamp(1, height - 2), x.clamp(1, width - 2)
@@ -125,9 +151,7 @@ class _PeakFinder:
         fine_x = _parabola(*(near[rows, y, inner_x + d] for d in (-1, 0, 1)))
         fine_y = torch.where(y == inner_y, fine_y, torch.zeros_like(fine_y))
         fine_x = torch.where(x == inner_x, fine_x, torch.zeros_like(fine_x))
-        shifts = torch.stack([(y - ry + fine_y) * self.step[0], (x - rx + fine_x) * self.step[1]], dim=1)
-        spread = maps.reshape(n, -1).std(dim=1).clamp(min=1e-30)
-        return shifts, value / spread
+        return torch.stack([(y - ry + fine_y) * self.step[0], (x - rx + fine_x) * self.step[1]], dim=1)
 
 
 def _parabola(before: torch.Tensor, middle: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -135,55 +159,3 @@ def _parabola(before: torch.Tensor, middle: torch.Tensor, after: torch.Tensor) -
     curvature = before + after - 2.0 * middle
     offset = 0.5 * (before - after) / torch.where(curvature < 0, curvature, torch.full_like(curvature, -1e30))
     return offset.clamp(-0.5, 0.5)
-
-
-def _sum(spectra: torch.Tensor, shifts: torch.Tensor, ky: torch.Tensor, kx: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros_like(spectra[0])
-    for spectrum, shift in zip(spectra, shifts, strict=True):
-        total += spectrum * shift_phases(shift[None], ky, kx)[0]
-    return total
-
-
-def _settle(
-    spectra: torch.Tensor,
-    weight: torch.Tensor,
-    ky: torch.Tensor,
-    kx: torch.Tensor,
-    finder: _PeakFinder,
-    start: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Align each frame to the sum of the others until nothing moves."""
-    shifts = start.clone()
-    peaks = torch.zeros(len(shifts), device=spectra.device)
-    for _ in range(_ROUNDS):
-        total = _sum(spectra, shifts, ky, kx)
-        found = torch.empty_like(shifts)
-        for i, spectrum in enumerate(spectra):
-            others = total - spectrum * shift_phases(shifts[i : i + 1], ky, kx)[0]
-            # The peak of others x conj(frame) lies at the whole shift of the frame.
-            one, height = finder((weight * others * spectrum.conj())[None])
-            found[i], peaks[i] = one[0], height[0]
-        found -= found.mean(dim=0)
-        change = (found - shifts + shifts.mean(dim=0)).abs().max()
-        shifts = found
-        if change < 0.25 * min(finder.step):
-            break
-    return shifts, peaks
-
-
-def _grow(
-    spectra: torch.Tensor, weight: torch.Tensor, ky: torch.Tensor, kx: torch.Tensor, finder: _PeakFinder
-) -> torch.Tensor:
-    """Shifts from a sum that grows from the middle frame outwards."""
-    n = len(spectra)
-    middle = n // 2
-    shifts = torch.zeros((n, 2), device=spectra.device)
-    total = spectra[middle].clone()
-    for distance in range(1, n):
-        for i in (middle + distance, middle - distance):
-            if not 0 <= i < n:
-                continue
-            one, _ = finder((weight * total * spectra[i].conj())[None])
-            shifts[i] = one[0]
-            total += spectra[i] * shift_phases(one, ky, kx)[0]
-    return shifts

@@ -11,6 +11,7 @@ from vitriflow.errors import BadImage
 from vitriflow.kernels.fourier import fourier_crop, taper
 from vitriflow.kernels.frames import in_threads
 from vitriflow.kernels.spectrum import Spectrum, full_amplitude, tile_layout
+from vitriflow.kernels.warp import spline_response
 
 __all__ = ["GroupSpectra"]
 
@@ -93,5 +94,5 @@ class GroupSpectra:
         # Frequencies of the box in cycles per pixel of the movie.
         axis = torch.fft.fftshift(torch.fft.fftfreq(box, device=power.device))
         axis = axis * (self._pixel_size_A / self._spectrum_pixel)
-        line = (4.0 + 2.0 * torch.cos(2 * torch.pi * axis)) / 6.0
+        line = spline_response(axis)
         return Spectrum(amplitude / (line[:, None] * line[None, :]), self._spectrum_pixel, len(self._corners))

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitriflow.kernels.dose import RadialCurves, dose_weights, low_rank_weights
-from vitriflow.kernels.fourier import fourier_crop, frequencies
+from vitriflow.kernels.dose import dose_weights, low_rank_weights
+from vitriflow.kernels.fourier import add_times_curve, fourier_crop, frequencies
 from vitriflow.kernels.frames import FrameStore
 from vitriflow.kernels.motion_field import MotionField
 from vitriflow.kernels.motion_spectrum import GroupSpectra
@@ -62,7 +62,7 @@ def add_moved_frames(
     Parameters
     ----------
     store
-        The frames, their bad pixels replaced.
+        The frames, their bad pixels replaced; let go of afterwards.
     gain
         ``(height, width)`` to multiply by, or None.
     motion
@@ -95,15 +95,18 @@ def add_moved_frames(
         warp_accumulate(group, gain, blocks[frames], rows[:, frames], sums, threads=threads)
         spectra.take(sums[-1])
         sums[-1].zero_()
+    store.release()
     if settings.halves:
         n = len(factors)
-        halves = [_finish(sums[i * n : (i + 1) * n], curves[-1:], k, shape, settings)[0] for i in (0, 1)]
+        halves = [
+            _finish(sums[i * n : (i + 1) * n], curves[-1:], k, shape, settings, threads)[0] for i in (0, 1)
+        ]
         sums[:n] += sums[n : 2 * n]
         sums = sums[:n]
     else:
         halves = []
         sums = sums[:-1]
-    finished = _finish(sums, curves, k, shape, settings)
+    finished = _finish(sums, curves, k, shape, settings, threads)
     new_shape = (finished[0].shape[0], finished[0].shape[1])
     weighted = settings.dose_weighting and settings.dose_per_frame is not None
     return Sums(
@@ -161,31 +164,31 @@ def _finish(
     k: NDArray[np.float64],
     shape: tuple[int, int],
     settings: "MotionSettings",
+    threads: int,
 ) -> list[torch.Tensor]:
     """Combine sums in Fourier space into one image for each set of curves, sharpened and binned."""
     new_shape = binned_shape(shape, settings.bin_factor)
     if min(new_shape) < 2:
         raise ValueError(f"binning {shape} by {settings.bin_factor} leaves nothing")
-    ky, kx = frequencies(shape, sums.device)
-    radius = fourier_crop(torch.sqrt(ky * ky + kx * kx), shape, new_shape) / settings.pixel_size_A
-    on_spectrum = RadialCurves(k, radius)
-    images: list[torch.Tensor | None] = [None] * len(curves)
+    size = (new_shape[0], new_shape[1] // 2 + 1)
+    combined = [torch.zeros(size, dtype=torch.complex64, device=sums.device) for _ in curves]
+    # Frequencies of the binned images, in cycles per px of the movie.
+    ky, kx = frequencies(new_shape, sums.device)
+    ky, kx = ky * (new_shape[0] / shape[0]), kx * (new_shape[1] / shape[1])
+    per_cycle = 1.0 / (settings.pixel_size_A * float(k[1]))
     for index, image in enumerate(sums):
-        spectrum = fourier_crop(torch.fft.rfft2(image), shape, new_shape)
-        for place, curve in enumerate(curves):
-            if not np.any(curve[index]):
-                continue
-            plain = np.all(curve[index] == 1.0)
-            part = spectrum if plain else spectrum * on_spectrum(curve[index])
-            known = images[place]
-            images[place] = (
-                part.clone() if known is None and plain else part if known is None else known.add_(part)
-            )
-    response = fourier_crop(spline_response(shape, sums.device), shape, new_shape)
-    response[response == 0] = 1.0  # the Nyquist lines of a crop: their spectrum is zero as well
+        spectrum = torch.fft.rfft2(image)
+        if new_shape != shape:
+            spectrum = fourier_crop(spectrum, shape, new_shape)
+        for total, curve in zip(combined, curves, strict=True):
+            if np.any(curve[index]):
+                add_times_curve(total, spectrum, curve[index], per_cycle, ky, kx, threads=threads)
+        del spectrum
     scale = new_shape[0] * new_shape[1] / (shape[0] * shape[1])
+    along_y, along_x = spline_response(ky), spline_response(kx)
     done = []
-    for combined in images:
-        assert combined is not None
-        done.append(torch.fft.irfft2(combined.div_(response).mul_(scale), s=new_shape))
+    for total in combined:
+        total /= along_y
+        total /= along_x / scale
+        done.append(torch.fft.irfft2(total, s=new_shape))
     return done

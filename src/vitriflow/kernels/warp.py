@@ -47,16 +47,17 @@ def block_centres(shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[
     return centres[0], centres[1]
 
 
-def spline_response(shape: tuple[int, int], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Fourier transform of the sampled cubic B-spline, ``(height, width // 2 + 1)``, real.
+def spline_response(frequency: torch.Tensor) -> torch.Tensor:
+    """Fourier transform of the sampled cubic B-spline along one axis, 1/3 to 1.
 
-    Divide the transform of a sum made by :func:`warp_accumulate` by it. At least 1/9 everywhere.
+    Divide the transform of a sum made by :func:`warp_accumulate` by that along y and along x.
+
+    Parameters
+    ----------
+    frequency
+        Any shape (cycles/px).
     """
-    fy = torch.fft.fftfreq(shape[0], device=device, dtype=torch.float32)
-    fx = torch.fft.rfftfreq(shape[1], device=device, dtype=torch.float32)
-    by = (4.0 + 2.0 * torch.cos(2 * torch.pi * fy)) / 6.0
-    bx = (4.0 + 2.0 * torch.cos(2 * torch.pi * fx)) / 6.0
-    return by[:, None] * bx[None, :]
+    return (4.0 + 2.0 * torch.cos(2 * torch.pi * frequency)) / 6.0
 
 
 def warp_accumulate(
