@@ -115,15 +115,22 @@ def serve(
     import uvicorn
 
     from vitriflow.web import create_app
+    from vitriflow.web.security import is_loopback
 
     settled = configured(config, out)
     open_catalog(settled, create=True).close()
     application = create_app(
         settled.catalog_url,
         title=settled.facility.name,
+        allowed_hosts=("localhost", "127.0.0.1", "::1", *settled.web.names),
         scan_interval_s=settled.acquisition.scan_interval_s,
     )
     address, number = host or settled.web.host, settled.web.port if port is None else port
+    if not is_loopback(address):
+        typer.echo(
+            "Everybody who reaches this address sees everything: put a proxy with sign-in before it.",
+            err=True,
+        )
     server = uvicorn.Server(
         uvicorn.Config(
             application, host=address, port=number, log_level="warning", timeout_graceful_shutdown=2
@@ -159,23 +166,13 @@ def status(
         return
     table = Table("session", "state", "in", "done", "rejected", "quarantined", "failed", "open", box=None)
     for entry in found:
-        numbers = (
-            entry["counts"][name]
-            for name in ("incoming", "done", "rejected", "quarantined", "failed", "open")
-        )
-        table.add_row(entry["session"], entry["state"], *(str(number) for number in numbers))
+        numbers = (str(entry["counts"][name]) for name in _COUNTS)
+        table.add_row(entry["session"], entry["state"], *numbers)
     console.print(table)
     for entry in found:
         for problem in entry.get("problems", []):
-            console.print(
-                f"  {problem['status']:12} {problem['exposure']}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-            console.print(
-                f"               {problem['reason']}", highlight=False, markup=False, soft_wrap=True
-            )
+            for line in (f"  {problem['status']:12} {problem['exposure']}", f"{'':15}{problem['reason']}"):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def explain(
