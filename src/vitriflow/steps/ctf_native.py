@@ -134,6 +134,8 @@ class CtfNative(Step[CtfParameters, CtfResult]):
         )
         outputs = {"diagnostic": _picture(fit, amplitude, box_pixel_A, parameters, context)}
         result = _record(fit, pixel_size_A)
+        if "voltage_kV" not in parameters.model_fields_set:
+            _doubt_voltage(result, parameters.voltage_kV)
         if result.status is Status.DONE:
             outputs["ctf"] = _star(fit, parameters, context)
         result.outputs = outputs
@@ -180,6 +182,16 @@ def _read(given: Artifact, parameters: CtfParameters, context: Context) -> "tupl
 
         array = torch.from_numpy(np.array(array, dtype=np.float32))
     return array.to(torch.float32), pixel_size_A
+
+
+def _doubt_voltage(result: CtfResult, assumed_kV: float) -> None:
+    """A fit at a voltage that nobody said is in doubt, however good the rings: defocus scales with it."""
+    result.warnings.append(
+        f"voltage_kV was neither set nor said by the microscope's files; {assumed_kV:g} kV was assumed. At "
+        "another voltage the defocus is another (27 % from 300 to 200 kV). Set it with --set voltage_kV=VALUE."
+    )
+    if result.quality == "good":
+        result.quality = "doubtful"
 
 
 def _check(fit: "CtfFit", thing: str) -> None:
