@@ -83,6 +83,9 @@ class WebSection(_Section):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; only this machine by default")
     port: int = Field(default=8300, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    names: tuple[str, ...] = Field(
+        default=(), description="host names that browsers may use besides localhost; others are refused"
+    )
 
 
 class ProcessingSection(_Section):
@@ -286,6 +289,7 @@ root = "vitriflow-data"           # every session gets a folder of its own below
 [web]
 # host = "127.0.0.1"              # only this machine; "0.0.0.0" for all (put a proxy with sign-in before it)
 # port = 8300
+# names = ["cryo.example.org"]    # host names that browsers may use besides localhost
 
 [processing]
 # template = "auto"               # by what the folder holds; or a shipped name, or a YAML file
