@@ -110,10 +110,14 @@ def diagnostic_image(
     Returns
     -------
     torch.Tensor
-        (n, n) float32 on the CPU: columns left of the middle hold the spectrum, even over all
-        frequencies, between 0 and 1; the others hold the squared CTF.
+        (n, n) float32 on the CPU: columns left of the middle hold the spectrum (3 x 3 px averaged,
+        even over all frequencies, 0 to 1); the others hold the squared CTF.
     """
     data = amplitude.detach().to("cpu", torch.float64)
+    # nine pixels make one: single ones are mostly noise, and a person looks for rings
+    data = torch.nn.functional.avg_pool2d(data[None, None], 3, stride=1, padding=1, count_include_pad=False)[
+        0, 0
+    ]
     size = data.shape[0]
     axis = (torch.arange(size, dtype=torch.float64) - size // 2) / (size * pixel_size_A)
     radius = torch.hypot(axis[:, None], axis[None, :])
@@ -126,7 +130,7 @@ def diagnostic_image(
     padded = torch.nn.functional.pad(mean[None, None], (reach, reach), mode="replicate")
     slope = torch.nn.functional.avg_pool1d(padded, 2 * reach + 1, stride=1)[0, 0]
     typical = spread[ring].clamp(min=1e-30)
-    even = 0.5 + ((data - slope[ring]) / typical / 6.0).clamp(-0.5, 0.5)
+    even = 0.5 + ((data - slope[ring]) / typical / 5.0).clamp(-0.5, 0.5)
     chi = ctf_phase(
         axis[:, None],
         axis[None, :],
