@@ -102,32 +102,35 @@ def _page_answers(url: str) -> bool:
 
 
 def _print_report(console: Console, report: "DemoReport", seconds: float) -> None:
-    table = Table(
+    from vitriflow.facility import judging
+
+    table = Table(box=None)
+    for heading in (
         "movie",
-        "shift error (px)",
-        "defocus (A)",
-        "defocus error (%)",
-        "angle error (deg)",
-        "picks / true",
+        "shift error",
+        "defocus",
+        "error",
+        "angle error",
+        "picks",
+        "true",
         "F1",
         "within",
-        box=None,
-    )
-    for c in report.comparisons:
-        bad = c.failures()
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row("", "px", "A", "%", "degrees", "", "", "", "")
+    for number, c in enumerate(report.comparisons, start=1):
         table.add_row(
-            c.item,
+            str(number),
             _show(c.shift_error_px, "{:.3f}"),
             _show(c.defocus_A, "{:.0f}"),
             _show(None if c.defocus_error is None else 100 * c.defocus_error, "{:.2f}"),
-            _show(c.angle_error_deg, "{:.1f}"),
-            f"{_show(c.n_picks, '{}')} / {c.n_true}",
+            _show(c.angle_error_deg if c.astigmatism_A > judging.ANGLE_COUNTS_ABOVE_A else None, "{:.1f}"),
+            _show(c.n_picks, "{}"),
+            str(c.n_true),
             _show(c.f1, "{:.2f}"),
-            "[red]no[/red]" if bad else "[green]yes[/green]",
+            "[red]no[/red]" if c.failures() else "[green]yes[/green]",
         )
     console.print(table)
-    from vitriflow.facility import judging
-
     console.print(
         f"Tolerances: shift {judging.SHIFT_TOLERANCE_PX} px RMS, defocus {100 * judging.DEFOCUS_TOLERANCE:g} %, "
         f"angle {judging.ANGLE_TOLERANCE_DEG:g} degrees above {judging.ANGLE_COUNTS_ABOVE_A:g} A of astigmatism, "
