@@ -32,7 +32,7 @@ def image() -> np.ndarray[Any, Any]:
 def run(
     inputs: dict[str, Artifact], out: Path, context: Context | None = None, **parameters: Any
 ) -> CtfResult:
-    values = {"amplitude_contrast": AMPLITUDE_CONTRAST} | parameters
+    values = {"amplitude_contrast": AMPLITUDE_CONTRAST, "voltage_kV": 300.0} | parameters
     record = run_step(
         find_step("ctf.native"),
         inputs,
@@ -117,10 +117,10 @@ def test_noise_is_quarantined_with_its_numbers_kept(tmp_path: Path) -> None:
 
 
 def test_doubt_is_said_in_words(tmp_path: Path, image: np.ndarray[Any, Any]) -> None:
-    record = run({"micrograph": saved(tmp_path, image)}, tmp_path, max_resolution_A=9.0)
+    record = run({"micrograph": saved(tmp_path, image)}, tmp_path, max_defocus_A=10000.0)
     assert record.quality == "doubtful"
     assert record.status is Status.DONE
-    assert any("the CTF fit is doubtful: only" in warning for warning in record.warnings)
+    assert any("the CTF fit is doubtful: the best fit lies outside" in warning for warning in record.warnings)
 
 
 def test_a_spectrum_goes_before_a_micrograph_unless_told_otherwise(
@@ -211,3 +211,18 @@ def test_every_parameter_says_what_it_is() -> None:
     for name, field in CtfParameters.model_fields.items():
         assert field.description, name
     assert CtfNative.folder == "CtfFind"
+
+
+def test_good_rings_at_a_voltage_that_nobody_said_are_doubtful(
+    tmp_path: Path, image: np.ndarray[Any, Any]
+) -> None:
+    given = {"micrograph": saved(tmp_path, image)}
+    parameters = CtfParameters(amplitude_contrast=AMPLITUDE_CONTRAST)
+    step = CtfNative()
+    said = run_step(step, given, parameters, Context(tmp_path, "a", metadata={"voltage_kV": 300.0}))
+    unsaid = run_step(step, given, parameters, Context(tmp_path, "b"))
+    assert isinstance(said, CtfResult)
+    assert isinstance(unsaid, CtfResult)
+    assert (said.quality, unsaid.quality) == ("good", "doubtful")
+    assert unsaid.defocus_u_A == said.defocus_u_A
+    assert "voltage_kV" in unsaid.warnings[0]
