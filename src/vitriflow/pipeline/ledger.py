@@ -68,7 +68,10 @@ class Ledger:
         self.session_id = session.id
         self.source = Path(session.source)
         self.root = Path(processing.root)
-        self._parameters = {node.name: node.parameters.model_dump(mode="json") for node in plan.nodes}
+        # Only what was set: a default sent along would count as set, and overrule the exposure's own files.
+        self._parameters = {
+            node.name: node.parameters.model_dump(mode="json", exclude_unset=True) for node in plan.nodes
+        }
         self._previews = Path(session.root) / PREVIEWS / processing.name
 
     def fence(self, session: OrmSession) -> None:
