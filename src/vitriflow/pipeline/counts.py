@@ -77,7 +77,7 @@ def _count(session: OrmSession, processing_id: int) -> Counts:
         .where(Measure.processing_id == processing_id)
         .group_by(Measure.status)
     )
-    exposures = _tally(dict(by_status.tuples().all()))
+    exposures = _tally(dict(by_status.all()))
     by_state = session.execute(
         select(Task.node, Task.state, func.count())
         .where(Task.processing_id == processing_id, Task.revision == REVISION, Task.item_type == ITEM)

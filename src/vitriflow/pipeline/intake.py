@@ -68,7 +68,7 @@ class Intake:
         state = session.scalars(select(Processing.state).where(Processing.id == self._ledger.id)).one()
         parked = (ExposureState.SEEN.value, ExposureState.PROBLEM.value)
         query = select(Exposure.id, Exposure.state).where(mine, Exposure.state.in_(parked))
-        aside: dict[int, str] = dict(session.execute(query).tuples().all())
+        aside: dict[int, str] = dict(session.execute(query).all())
         if sweep:
             missing = self._missing(session)
             return News(missing, state), aside, max(missing, default=0)

@@ -5,6 +5,7 @@ call that it was running, and nothing else; another takes its place. (``ProcessP
 breaks for good when a worker dies; Pebble's pool does when an idle one does.)
 """
 
+import atexit
 import multiprocessing
 import os
 import threading
@@ -135,6 +136,7 @@ class LocalPool(Executor):
         # Workers die with the thread that started them (PR_SET_PDEATHSIG): it must outlive them all.
         self._keeper = threading.Thread(target=self._keep, name="vitriflow-pool", daemon=True)
         self._keeper.start()
+        atexit.register(self._at_exit)  # before multiprocessing's own, which joins children itself
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` in a worker. What doesn't pickle raises here."""
@@ -163,8 +165,12 @@ class LocalPool(Executor):
         for call in dropped:
             call.future.cancel()
         self._wake()
+        atexit.unregister(self._at_exit)
         if wait and threading.current_thread() is not self._keeper:
             self._keeper.join()
+
+    def _at_exit(self) -> None:
+        self.shutdown(cancel_futures=True)
 
     def pids(self) -> list[int]:
         """Process ids of the workers that live now."""
@@ -183,9 +189,11 @@ class LocalPool(Executor):
     def _keep(self) -> None:
         """The keeper thread: starts workers, hands out calls, takes back what they make."""
         try:
-            while not self._finished():
+            while True:
                 self._start_missing()
                 self._hand_out()
+                if self._finished():
+                    break
                 self._listen()
                 self._stop_those_asked()
                 self._stop_the_greedy()
@@ -207,7 +215,7 @@ class LocalPool(Executor):
             return self._abandon or not (busy or self._waiting)
 
     def _start_missing(self) -> None:
-        if time.monotonic() < self._not_before:
+        if time.monotonic() < self._not_before or not (self._open or self._waiting):
             return
         for index, device in enumerate(self._wanted):
             if self._workers[index] is None:
