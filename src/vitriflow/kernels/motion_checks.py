@@ -12,6 +12,7 @@ __all__ = ["PatternProbe", "check_frames", "check_shifts"]
 
 _TILE = 512
 _EDGE = 0.4  # cycles/px: past it a specimen shows next to nothing, a gain pattern as much as anywhere
+_CERTAIN = 4.0  # standard deviations
 _FAINT = 0.5  # a frame with less than this part of the median intensity isn't like the others
 
 
@@ -127,7 +128,7 @@ class PatternProbe:
                     self._sums[half, place] += added if gain is None else added * gain[tile]
 
     def level(self) -> float:
-        """Power of the fixed pattern over the power of one frame's noise."""
+        """Power of the fixed pattern over the power of one frame's noise; 0 where chance would do."""
         sums = torch.from_numpy(self._sums)
         sums = sums - sums.mean(dim=(2, 3), keepdim=True)
         spectra = torch.fft.rfft2(sums)
@@ -137,7 +138,11 @@ class PatternProbe:
         outer = torch.hypot(ky, kx) > _EDGE
         first, second = spectra[0][:, outer], spectra[1][:, outer]
         shared = float((first * second.conj()).real.mean())
-        noise = float((first.abs() ** 2).mean() + (second.abs() ** 2).mean()) / self._n_frames
+        powers = float((first.abs() ** 2).mean()), float((second.abs() ** 2).mean())
+        chance = np.sqrt(powers[0] * powers[1] / (2 * first.numel()))  # what noise shares (one deviation)
+        if shared < _CERTAIN * chance:
+            return 0.0
+        noise = sum(powers) / self._n_frames
         return shared / (self._half * (self._n_frames - self._half)) / max(noise, 1e-30)
 
     def share(self, refinement: Refinement) -> float:

@@ -135,6 +135,8 @@ class Cutter:
                 curvatures[patch] = mean[:2]
 
         in_threads(work, n_patches, self._threads)
+        # All frames step towards the others at once, so each goes but its part of the way.
+        steps *= (n - 1) / n
         return steps, curvatures, power.sum(axis=0)
 
     def _cut(self, patch: int, shifts: NDArray[np.float64]) -> tuple[torch.Tensor, NDArray[np.float64]]:

@@ -76,7 +76,11 @@ def _search_groups(pooled: torch.Tensor, b_factor: float, max_shift: float, grou
     centres = np.cumsum(lengths) - (lengths + 1) / 2
     numbers = np.arange(len(pooled))
     found = coarse.cpu().numpy().astype(np.float64)
+    # Half a group at either end lies outside of the centres: go on as between the nearest two.
+    velocity = np.gradient(found, centres, axis=0) if len(parts) > 1 else np.zeros_like(found)
     fine = np.stack([np.interp(numbers, centres, found[:, axis]) for axis in (0, 1)], axis=1)
+    fine += np.minimum(numbers - centres[0], 0.0)[:, None] * velocity[0]
+    fine += np.maximum(numbers - centres[-1], 0.0)[:, None] * velocity[-1]
     return torch.as_tensor(fine - fine[:1], dtype=torch.float32, device=pooled.device)
 
 
@@ -123,10 +127,12 @@ class _Search:
             moved = self.spectra * shift_phases(shifts, self.ky, self.kx)
             # The peak of others x conj(frame) lies at the whole shift of the frame.
             cross = (moved.sum(dim=0) - moved).mul_(self.weight).mul_(self.spectra.conj())
-            found = self._peaks(cross)
-            found -= found.mean(dim=0)
-            change = (found - shifts + shifts.mean(dim=0)).abs().max()
-            shifts = found
+            step = self._peaks(cross) - shifts
+            # The others move as well, so each goes but its part of the way: two frames would swap places.
+            step *= (len(shifts) - 1) / len(shifts)
+            step -= step.mean(dim=0)
+            change = step.abs().max()
+            shifts = shifts + step
             if change < _SETTLED * min(self.step):
                 break
         return shifts
