@@ -1,0 +1,377 @@
+"""Motion correction against RELION's own: time, memory, and error against the truth.
+
+Two times are shown for vitriflow, since a worker lives for many movies: the whole command, cold
+(it starts Python and loads torch and compiled kernels), and the step in a worker that has done a
+movie before. RELION's is its whole command, which is all that it does for one movie.
+"""
+
+import dataclasses
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.inputs import Case, Made, make_movie
+from benchmarks.measure import (
+    CACHE_VARIABLE,
+    CORES,
+    Failed,
+    Series,
+    Spread,
+    Turn,
+    alternate,
+    load_note,
+    plot_scatter,
+    results_folder,
+    table,
+    workspace,
+)
+from vitriflow.kernels.motion_field import MotionField
+from vitriflow.simulate import FileFormat, MotionSpec, MovieSpec, Truth
+
+_EVALUATED = 16  # points along each side where errors are taken
+GOAL_WORSE_PX = 0.02
+
+
+def field_error_px(found: MotionField, truth: Truth) -> float:
+    """RMS error of shifts over the field, all frames and both axes (px of the movie)."""
+    height, width = truth.spec.shape
+    grid = (np.arange(_EVALUATED) + 0.5) / _EVALUATED
+    y, x = np.meshgrid(grid * height, grid * width, indexing="ij")
+    frames = range(truth.motion.n_frames)
+    true = np.stack([truth.motion.at(frame, y.ravel(), x.ravel()).T for frame in frames])
+    shifts = found.at(y.ravel(), x.ravel())
+    difference = (shifts - shifts[:1]) - (true - true[:1])
+    return float(np.sqrt(np.mean(difference**2)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One movie through both programs."""
+
+    made: Made
+    series: dict[str, Series]
+    native_px: float | None
+    native_star_px: float | None
+    native_said: str
+    relion_px: float | None
+
+    def record(self) -> dict[str, Any]:
+        spec = self.made.case.spec
+        return {
+            "case": self.made.case.name,
+            "shape": list(spec.shape),
+            "n_frames": spec.n_frames,
+            "dose_per_pixel_and_frame": spec.dose_per_pixel,
+            "format": str(self.made.case.format),
+            "file_MB": round(self.made.path.stat().st_size / 1e6, 1),
+            "native_error_px": self.native_px,
+            "native_star_error_px": self.native_star_px,
+            "native_said": self.native_said,
+            "relion_error_px": self.relion_px,
+            "programs": {name: series.record() for name, series in self.series.items()},
+        }
+
+
+def race(made: Made, folder: Path, rounds: int) -> Outcome:
+    """Let vitriflow, cold and warm, and RELION take turns on one movie."""
+    records: list[dict[str, Any]] = []
+    stars: list[Path] = []
+    settings = peers.motion_settings(made)
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = folder / f"earlier{made.path.suffix}"  # the same movie as the worker's one before
+    earlier.symlink_to(made.path)
+
+    def cold(_number: int) -> Turn:
+        usage, found = peers.native_step("motion.native", [made.path], folder / "cold", settings, (0, 1))
+        return Turn(usage, _told(found[0]))
+
+    def warm(_number: int) -> Turn:
+        files = [earlier, made.path]
+        usage, found = peers.native_step("motion.native", files, folder / "warm", settings, (0, 1))
+        records.append(found[1])
+        return Turn(usage, _told(found[1]))
+
+    def theirs(_number: int) -> Turn:
+        turn, star = peers.relion_motion(made, folder / "relion")
+        stars.append(star)
+        return turn
+
+    programs = {"cold": cold, "warm": warm}
+    if peers.relion() is not None:
+        programs["relion"] = theirs
+    series = alternate(programs, rounds)
+    record, spec = records[-1], made.case.spec
+    done = record["status"] == "done"
+    return Outcome(
+        made,
+        series,
+        field_error_px(peers.field_of_record(record, spec), made.truth) if done else None,
+        field_error_px(peers.field_of_star(Path(record["motion"]), spec.shape), made.truth) if done else None,
+        "; ".join([*(record["warnings"] or []), *([] if done else [record["reason"]])]),
+        field_error_px(peers.field_of_star(stars[-1], spec.shape), made.truth) if stars else None,
+    )
+
+
+def _told(record: dict[str, Any]) -> dict[str, float]:
+    return {"step_s": record["seconds"], "step_peak_GB": record["peak_memory_bytes"] / 1e9}
+
+
+def _scaled(spec: MovieSpec, scale: int) -> MovieSpec:
+    """A smaller movie of the same kind, for smoke tests."""
+    if scale == 1:
+        return spec
+    shape = (spec.shape[0] // scale, spec.shape[1] // scale)
+    return spec.model_copy(update={"shape": shape, "n_frames": min(spec.n_frames, 6)})
+
+
+FALCON = MovieSpec(
+    shape=(4096, 4096), n_frames=40, dose_per_frame_e_per_A2=1.0, defocus_u_A=12200, defocus_v_A=11800
+)
+K3 = FALCON.model_copy(update={"shape": (4092, 5760)})
+K2 = FALCON.model_copy(update={"shape": (3710, 3838), "dtype": "uint16"})
+_STRONG_DOMING = MotionSpec(doming_A=10.0)
+
+
+def short_cases() -> list[Case]:
+    """One movie of the size that issue B names, and small ones for the error."""
+    small = FALCON.model_copy(update={"shape": (2048, 2048), "n_frames": 16})
+    return [
+        Case("falcon-1.0", FALCON.model_copy(update={"seed": 101})),
+        Case("small-0.5", small.model_copy(update={"seed": 102, "dose_per_frame_e_per_A2": 0.5})),
+        Case("small-1.0", small.model_copy(update={"seed": 103})),
+        Case("small-2.0", small.model_copy(update={"seed": 104, "dose_per_frame_e_per_A2": 2.0})),
+        Case("small-doming", small.model_copy(update={"seed": 105, "motion": _STRONG_DOMING})),
+    ]
+
+
+def full_cases() -> list[Case]:
+    """Cameras by doses by seeds, then what is hard."""
+    cases = []
+    flat = {"gain_spread": 0.0, "n_dead_columns": 0, "n_dead_pixels": 0}
+    cameras = (
+        ("falcon-eer", FALCON.model_copy(update=flat), FileFormat.EER, "none"),
+        ("k3-lzw", K3, FileFormat.TIFF_LZW, "given"),
+        ("k2-mrc", K2, FileFormat.MRC, "given"),
+        ("falcon-lzw", FALCON, FileFormat.TIFF_LZW, "given"),
+    )
+    for name, spec, form, gain in cameras:
+        for dose in (0.5, 1.0, 2.0):
+            for seed in (201, 202, 203):
+                update = {"seed": seed, "dose_per_frame_e_per_A2": dose}
+                cases.append(Case(f"{name}-{dose}-{seed}", spec.model_copy(update=update), form, gain))
+    hard: list[tuple[str, dict[str, Any], str]] = [
+        ("8-frames", {"n_frames": 8}, "given"),
+        ("8-frames-5e", {"n_frames": 8, "dose_per_frame_e_per_A2": 5.0}, "given"),
+        ("80-frames", {"n_frames": 80, "dose_per_frame_e_per_A2": 0.5}, "given"),
+        ("strong-doming", {"motion": _STRONG_DOMING}, "given"),
+        ("hot-pixels", {"n_hot_pixels": 2000, "n_dead_columns": 4}, "given"),
+        ("gain-withheld", {"gain_spread": 0.03}, "withheld"),
+        ("carbon-edge", {"carbon_edge": True}, "given"),
+        ("empty-hole", {"n_particles": 0}, "given"),
+    ]
+    for name, update, gain in hard:
+        for seed in (301, 302):
+            cases.append(
+                Case(f"{name}-{seed}", FALCON.model_copy(update={**update, "seed": seed}), gain=gain)
+            )
+    return cases + real_motion_cases()
+
+
+def real_motion_cases() -> list[Case]:
+    """K2 movies that move as real ones did (EMPIAR-10204), where those curves are at hand."""
+    from benchmarks.picking import data_folder
+
+    stars = sorted((data_folder() / "empiar-10204-relion5" / "MotionCorr").glob("*.star"))
+    return [
+        Case(
+            f"real-motion-{star.stem}",
+            K2.model_copy(
+                update={
+                    "seed": 401 + number,
+                    "n_frames": 24,
+                    "pixel_size_A": 0.885,
+                    "voltage_kV": 200.0,
+                    "spherical_aberration_mm": 1.4,
+                    "dose_per_frame_e_per_A2": 1.277,
+                    "motion": MotionSpec(relion_star=star),
+                }
+            ),
+        )
+        for number, star in enumerate(stars)
+    ]
+
+
+def run(full: bool, *, scale: int = 1, cases: Iterable[Case] | None = None) -> tuple[str, dict[str, Any]]:
+    """Race all cases; ``scale`` makes them smaller, for a smoke test."""
+    chosen = list(cases) if cases is not None else (full_cases() if full else short_cases())
+    outcomes: list[Outcome] = []
+    failures: dict[str, str] = {}
+    before = load_note()
+    with workspace("motion") as folder, tempfile.TemporaryDirectory() as outputs:
+        for number, case in enumerate(chosen):
+            rounds = 1 if number or scale > 1 else (5 if full else 3)
+            made = make_movie(dataclasses.replace(case, spec=_scaled(case.spec, scale)), folder)
+            try:
+                outcomes.append(race(made, Path(outputs) / case.name, rounds))
+            except Failed as error:
+                failures[case.name] = str(error)
+            shutil.rmtree(Path(outputs) / case.name, ignore_errors=True)
+            if CACHE_VARIABLE not in os.environ:
+                shutil.rmtree(made.path.parent)
+    return _report(outcomes, failures, before)
+
+
+def _report(
+    outcomes: list[Outcome], failures: dict[str, str], before: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    lines = ["## Motion correction", "", (__doc__ or "").split("\n\n", 1)[1].strip(), ""]
+    data: dict[str, Any] = {"before": before, "cases": [outcome.record() for outcome in outcomes]}
+    if outcomes:
+        lines += [_times(outcomes[0]), "", _errors(outcomes), ""]
+        summary = _summary(outcomes)
+        data["summary"] = summary
+        lines += [_summary_text(summary), ""]
+        if peers.relion() is None:
+            lines += ["RELION isn't installed here, so there's no peer: `apt-get install relion`.", ""]
+        else:
+            _plot(outcomes)
+            lines += ["![Error of each movie](motion.png)", ""]
+    for name, said in failures.items():
+        lines += [f"{name} failed: {said}", ""]
+    data["failures"] = failures
+    return "\n".join(lines), data
+
+
+def _times(outcome: Outcome) -> str:
+    """Time and memory of one movie, and ratios within the run."""
+    spec, series = outcome.made.case.spec, outcome.series
+    rows = [
+        _time_row("vitriflow, whole command", series["cold"], series["cold"].wall()),
+        _time_row("vitriflow, step in a warm worker", series["warm"], series["warm"].extra("step_s")),
+    ]
+    text = (
+        f"{spec.shape[1]} x {spec.shape[0]} x {spec.n_frames} {spec.dtype}, {outcome.made.case.format} of "
+        f"{outcome.made.path.stat().st_size / 1e6:.0f} MB, {spec.dose_per_pixel:g} e/px/frame, 5 x 5 patches, "
+        f"dose-weighted and plain sums written, {CORES} cores, {len(series['cold'].turns)} rounds; "
+        "median (least..greatest):\n\n"
+    )
+    if "relion" in series:
+        rows.append(_time_row("RELION, whole command", series["relion"], series["relion"].wall()))
+    text += table(("program", "wall s", "CPU s of the command", "peak memory GB"), rows)
+    ratio = _ratio(outcome)
+    if ratio is not None:
+        text += (
+            f"\n\nRELION's wall time is {ratio['time_cold']:.1f} times that of the whole command and "
+            f"{ratio['time_warm']:.1f} times that of the step in a warm worker (goal: 6); "
+            f"its peak memory {ratio['memory']:.1f} times."
+        )
+    return text
+
+
+def _time_row(name: str, series: Series, wall: Spread) -> tuple[str, ...]:
+    return name, wall.text(), series.cpu().text(), series.peak_GB().text(2)
+
+
+def _ratio(outcome: Outcome) -> dict[str, float] | None:
+    if "relion" not in outcome.series:
+        return None
+    relion = outcome.series["relion"]
+    warm, cold = outcome.series["warm"], outcome.series["cold"]
+    return {
+        "time_cold": relion.wall().median / cold.wall().median,
+        "time_warm": relion.wall().median / warm.extra("step_s").median,
+        "memory": relion.peak_GB().median / cold.peak_GB().median,
+    }
+
+
+def _errors(outcomes: list[Outcome]) -> str:
+    rows = []
+    for outcome in outcomes:
+        ratio = _ratio(outcome)
+        spec = outcome.made.case.spec
+        rows.append(
+            (
+                outcome.made.case.name,
+                f"{spec.shape[1]} x {spec.shape[0]} x {spec.n_frames}",
+                f"{spec.dose_per_pixel:.2g}",
+                _px(outcome.native_px),
+                _px(outcome.native_star_px),
+                _px(outcome.relion_px),
+                f"{outcome.series['warm'].extra('step_s').median:.1f}",
+                "-" if ratio is None else f"{ratio['time_warm']:.1f}",
+                "-" if ratio is None else f"{ratio['memory']:.1f}",
+            )
+        )
+    head = (
+        "movie",
+        "size",
+        "e/px/frame",
+        "error px",
+        "as STAR px",
+        "RELION px",
+        "step s",
+        "x time",
+        "x memory",
+    )
+    note = (
+        "Error is RMS over the field, all frames and both axes, against the truth: as applied, and as "
+        "the STAR says it, whose local part is RELION's cubic in time. The last two are RELION's wall "
+        "time and peak memory over ours (warm step, whole command).\n\n"
+    )
+    said = [f"- {o.made.case.name}: vitriflow said: {o.native_said}" for o in outcomes if o.native_said]
+    return note + table(head, rows) + ("\n\n" + "\n".join(said) if said else "")
+
+
+def _px(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
+    pairs = [(o.native_px, o.relion_px, o.made.case.name) for o in outcomes]
+    both = [(ours, theirs, name) for ours, theirs, name in pairs if ours is not None and theirs is not None]
+    summary: dict[str, Any] = {"cases": len(outcomes), "ratio": _ratio(outcomes[0])}
+    found = [ours for ours, _, _ in pairs if ours is not None]
+    summary["native_median_px"] = statistics.median(found) if found else None
+    if both:
+        worst = max(both, key=lambda pair: pair[0] - pair[1])
+        summary["relion_median_px"] = statistics.median(theirs for _, theirs, _ in both)
+        summary["worst_case"] = {"case": worst[2], "native_minus_relion_px": worst[0] - worst[1]}
+        summary["cases_worse_than_goal"] = sum(ours - theirs > GOAL_WORSE_PX for ours, theirs, _ in both)
+    summary["refused"] = [o.made.case.name for o in outcomes if o.native_px is None]
+    return summary
+
+
+def _summary_text(summary: dict[str, Any]) -> str:
+    if "worst_case" not in summary:
+        return f"Median error {_px(summary['native_median_px'])} px over {summary['cases']} movies."
+    worst = summary["worst_case"]
+    return (
+        f"Median error over {summary['cases']} movies: {_px(summary['native_median_px'])} px, RELION's "
+        f"{_px(summary['relion_median_px'])} px. Worst against RELION: {worst['case']}, by "
+        f"{worst['native_minus_relion_px']:+.3f} px; {summary['cases_worse_than_goal']} of them more than "
+        f"{GOAL_WORSE_PX} px worse. Refused: {', '.join(summary['refused']) or 'none'}."
+    )
+
+
+def _plot(outcomes: list[Outcome]) -> None:
+    by_kind: dict[str, list[tuple[float, float]]] = {}
+    for outcome in outcomes:
+        if outcome.native_px is not None and outcome.relion_px is not None:
+            kind = outcome.made.case.name.split("-")[0]
+            by_kind.setdefault(kind, []).append((outcome.relion_px, outcome.native_px))
+    plot_scatter(
+        results_folder() / "motion.png",
+        by_kind,
+        ("RELION's error (px RMS)", "vitriflow's error (px RMS)"),
+        "Motion against truth: below the line vitriflow is nearer",
+        diagonal=True,
+        log=True,
+    )
