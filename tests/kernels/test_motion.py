@@ -236,6 +236,26 @@ def test_a_single_nan_is_found():
         correct_movie(lambda: iter(frames), 4, (64, 64), MotionSettings(pixel_size_A=1.0))
 
 
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_motion_and_the_same_sum(small):
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    case, corrected = small
+    gain, defects = gain_factor(case.gain)
+    settings = MotionSettings(pixel_size_A=1.0, dose_per_frame=1.2)
+    other = correct_movie(
+        lambda: iter(case.frames),
+        len(case.frames),
+        case.shape,
+        settings,
+        gain=gain,
+        defects=defects,
+        device="cuda:0",
+    )
+    assert rms_error(other.motion, corrected.motion).max() < 0.02
+    assert torch.allclose(other.micrograph.cpu(), corrected.micrograph, atol=0.1)
+
+
 def _band_power(image: np.ndarray, low: float, high: float) -> float:
     """Mean power per pixel between two frequencies (cycles/px)."""
     spectrum = np.fft.rfft2(image - image.mean())

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitriflow.kernels.dose import critical_dose, dose_weights, low_rank_weights
-from vitriflow.kernels.fourier import add_times_curve, fourier_crop, frequencies, good_size
+from vitriflow.kernels.fourier import (
+    add_times_curve,
+    add_times_curve_torch,
+    fourier_crop,
+    frequencies,
+    good_size,
+)
 from vitriflow.kernels.frames import pool_frames
 from vitriflow.kernels.gain import find_hot_pixels, gain_factor, plan_repairs
 from vitriflow.kernels.motion_field import MotionField
@@ -273,6 +279,9 @@ def test_a_curve_is_applied_at_each_frequency():
     curve = np.linspace(0.0, 1.0, 1001)  # the curve's value is the frequency in cycles/px
     add_times_curve(total, spectrum, curve, 1000.0, ky, kx, threads=2)
     assert torch.allclose(total.real, torch.hypot(*torch.broadcast_tensors(ky, kx)), atol=6e-4)
+    plain = torch.zeros_like(spectrum)
+    add_times_curve_torch(plain, spectrum, curve, 1000.0, ky, kx)
+    assert torch.allclose(plain, total, atol=1.1e-3)
 
 
 @given(st.integers(1, 5000))
