@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from tests.pipeline.conftest import House, chain, wait_for
-from vitriflow.catalog import Attempt, Exposure, Processing, ResultRow, Task
+from vitriflow.catalog import Attempt, Exposure, Processing, ResultRow, Task, now
 from vitriflow.errors import BadParameter, Busy
 from vitriflow.pipeline import LocalPool, explain, parse_template, start_processing
 
@@ -85,6 +85,38 @@ def test_an_exposure_set_aside_at_registration_is_counted_and_comes_in_anew_when
     counts = house.run()
     assert (counts.exposures.done, counts.set_aside) == (2, 0)
     assert house.measure("m1").reason is None
+
+
+def test_a_file_that_changed_after_it_was_processed_is_done_anew_and_the_old_results_stay(
+    house: House,
+) -> None:
+    house.start(chain())
+    house.add("m1", "m2", blake3="a" * 64)
+    house.run()
+    house.change("m1", blake3="b" * 64, complete_at=now())
+    counts = house.run()
+    assert (counts.exposures.came_in, counts.exposures.done) == (2, 2)
+    query = (
+        select(ResultRow.revision, ResultRow.record)
+        .join(Exposure, Exposure.id == ResultRow.item_id)
+        .where(Exposure.item == "m1", ResultRow.node == "motion")
+        .order_by(ResultRow.revision)
+    )
+    hashes = {
+        revision: record["provenance"]["inputs"]["movie"]["blake3"][0]
+        for revision, record in house.catalog.read(lambda s: list(s.execute(query)))
+    }
+    assert hashes == {-1: "a", 1: "b"}
+
+
+def test_a_file_that_was_spoilt_after_it_was_processed_no_longer_counts_as_done(house: House) -> None:
+    house.start(chain())
+    house.add("m1")
+    house.run()
+    house.change("m1", state="problem", problem_code="file.truncated", problem="half of it is gone")
+    counts = house.run()
+    assert (counts.exposures.quarantined, counts.exposures.done, counts.set_aside) == (1, 0, 1)
+    assert house.measure("m1").reason == "half of it is gone"
 
 
 def test_a_growing_file_is_left_alone_until_it_is_complete(house: House) -> None:

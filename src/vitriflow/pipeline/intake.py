@@ -20,6 +20,9 @@ from vitriflow.pipeline.ready import Work
 _ENDED = (ExposureState.COMPLETE.value, ExposureState.PROBLEM.value)
 
 
+Known = tuple[str, str | None, datetime | None]  # status, reason and time of completion of a plotted row
+
+
 @dataclass
 class News:
     """What a look at the catalog found: exposures to take in, and the processing's own state."""
@@ -80,7 +83,7 @@ class Intake:
         return News(sorted(found), state), aside, highest
 
     def _missing(self, session: OrmSession) -> list[int]:
-        """All exposures that have ended and weren't taken in, or only as a problem that is now solved."""
+        """All exposures that have ended and weren't taken in, or as something that they no longer are."""
         ours = and_(Measure.processing_id == self._ledger.id, Measure.exposure_id == Exposure.id)
         kind = Exposure.kind == self._ledger.plan.item
         solved = and_(
@@ -89,13 +92,21 @@ class Intake:
             Measure.status == "quarantined",
             ~self._tasks(),
         )
+        changed = and_(
+            Exposure.state == ExposureState.COMPLETE.value,
+            Measure.status != "open",
+            Measure.complete_at != Exposure.complete_at,
+        )
+        spoilt = and_(
+            Exposure.state == ExposureState.PROBLEM.value, Measure.status.not_in(("open", "quarantined"))
+        )
         query = (
             select(Exposure.id)
             .outerjoin(Measure, ours)
             .where(
                 Exposure.session_id == self._ledger.session_id,
                 Exposure.state.in_(_ENDED),
-                or_(Measure.exposure_id.is_(None), solved),
+                or_(Measure.exposure_id.is_(None), solved, changed, spoilt),
             )
             .order_by(Exposure.id)
         )
@@ -103,7 +114,10 @@ class Intake:
 
     def _tasks(self) -> Any:
         return exists().where(
-            Task.processing_id == self._ledger.id, Task.item_type == rows.ITEM, Task.item_id == Exposure.id
+            Task.processing_id == self._ledger.id,
+            Task.item_type == rows.ITEM,
+            Task.item_id == Exposure.id,
+            Task.revision == rows.REVISION,
         )
 
     def forget(self) -> None:
@@ -114,7 +128,8 @@ class Intake:
         """Make the tasks and the plotted row of exposures, in one transaction.
 
         One that is a problem gets a row that says so, and no task. One that was a problem and is
-        complete now comes in anew. One that is in already is left alone.
+        complete now comes in anew, and so does one whose file changed after it was dealt with: its
+        results become those of an earlier revision. One that is in already is left alone.
 
         Returns
         -------
@@ -130,12 +145,15 @@ class Intake:
         fresh: list[dict[str, Any]] = []
         again: dict[int, dict[str, Any]] = {}
         change = 0
-        for row in _ended(session, exposures):
-            if row.id in busy:
+        ended = _ended(session, exposures)
+        stale = [row.id for row in ended if row.id in busy and _is_another(row, known.get(row.id))]
+        rows.supersede(session, self._ledger.id, stale)
+        for row in ended:
+            if row.id in busy and row.id not in stale:
                 continue
             problem = self._problem(row)
             columns = _columns(row, problem, moment)
-            if known.get(row.id) == (columns["status"], columns["reason"]):
+            if known.get(row.id, ())[:2] == (columns["status"], columns["reason"]):
                 continue
             change = change or rows.bump_change(session, self._ledger.id)
             columns["change"] = change
@@ -151,19 +169,23 @@ class Intake:
         starting = {g.number for g in self._ledger.groups if any(self._first[n] == "ready" for n in g.nodes)}
         return [(exposure, number) for exposure in accepted for number in sorted(starting)]
 
-    def _known(
-        self, session: OrmSession, exposures: Collection[int]
-    ) -> tuple[dict[int, tuple[str, str | None]], set[int]]:
-        """Exposures that have a row already (with status and reason), and those that have tasks."""
-        known: dict[int, tuple[str, str | None]] = {}
+    def _known(self, session: OrmSession, exposures: Collection[int]) -> tuple[dict[int, Known], set[int]]:
+        """Exposures that have a row already, and those that have tasks."""
+        known: dict[int, Known] = {}
         busy: set[int] = set()
         for part in rows.chunks(sorted(exposures)):
-            query = select(Measure.exposure_id, Measure.status, Measure.reason).where(
+            columns = (Measure.exposure_id, Measure.status, Measure.reason, Measure.complete_at)
+            query = select(*columns).where(
                 Measure.processing_id == self._ledger.id, Measure.exposure_id.in_(part)
             )
-            known.update({number: (status, reason) for number, status, reason in session.execute(query)})
+            known.update(
+                {number: (status, why, when) for number, status, why, when in session.execute(query)}
+            )
             tasks = select(Task.item_id).where(
-                Task.processing_id == self._ledger.id, Task.item_type == rows.ITEM, Task.item_id.in_(part)
+                Task.processing_id == self._ledger.id,
+                Task.item_type == rows.ITEM,
+                Task.item_id.in_(part),
+                Task.revision == rows.REVISION,
             )
             busy.update(session.scalars(tasks))
         return known, busy
@@ -179,6 +201,15 @@ class Intake:
             code = Reason.NOT_A_MOVIE if wanted == "movie" else Reason.UNSUPPORTED
             return str(code), f"{row.item} is a {row.kind}; this pipeline takes {wanted}s"
         return None
+
+
+def _is_another(row: Any, known: Known | None) -> bool:
+    """Whether an exposure that was dealt with is another file now: whole at another time, or broken."""
+    if known is None or known[0] == "open":
+        return False  # while it runs it's left alone; the next sweep looks again
+    if row.state == ExposureState.PROBLEM.value:
+        return known[0] != "quarantined"
+    return bool(known[2] != row.complete_at)
 
 
 def _ended(session: OrmSession, exposures: Sequence[int]) -> list[Any]:

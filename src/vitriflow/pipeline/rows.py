@@ -172,6 +172,32 @@ def update_measures(
         session.connection().execute(statement, many)
 
 
+def supersede(session: OrmSession, processing_id: int, exposures: Collection[int]) -> None:
+    """Put tasks and results of exposures away under numbers below zero, so that they can be made anew.
+
+    The present revision is always 1; what it replaced is -1, then -2, and stays readable.
+    """
+    for exposure in exposures:
+        mine = (
+            Task.processing_id == processing_id,
+            Task.item_type == ITEM,
+            Task.item_id == exposure,
+        )
+        lowest = session.scalar(select(func.min(Task.revision)).where(*mine)) or 0
+        number = min(lowest, 0) - 1
+        session.execute(update(Task).where(*mine, Task.revision == REVISION).values(revision=number))
+        session.execute(
+            update(ResultRow)
+            .where(
+                ResultRow.processing_id == processing_id,
+                ResultRow.item_type == ITEM,
+                ResultRow.item_id == exposure,
+                ResultRow.revision == REVISION,
+            )
+            .values(revision=number)
+        )
+
+
 def bump_change(session: OrmSession, processing_id: int) -> int:
     """Grow the processing's change number, and give the new one."""
     here = Processing.id == processing_id
