@@ -24,6 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOOK_S = 0.25  # how often memory is looked at while calls run
+_HAND_TRIES = 3  # workers that may die before they've taken a call, until it's failed
 _START_TRIES = 3  # workers that die in a row before they're ready, until calls are failed
 
 
@@ -59,6 +60,8 @@ class _Call:
         self.gpu = gpu
         self.memory_bytes = memory_bytes
         self.stopped = False
+        self.running = False
+        self.handed = 0
 
 
 class _Worker:
@@ -74,6 +77,7 @@ class _Worker:
         theirs.close()
         self.ready = False
         self.call: _Call | None = None
+        self.took = False  # it has said that it has the call
 
     @property
     def private_bytes(self) -> int:
@@ -233,7 +237,8 @@ class LocalPool(Executor):
             call = self._next_call(worker.gpu)
             if call is None:
                 continue
-            worker.call = call
+            worker.call, worker.took = call, False
+            call.handed += 1
             try:
                 worker.pipe.send_bytes(call.payload)
             except OSError:
@@ -247,7 +252,8 @@ class LocalPool(Executor):
                     break
             else:
                 return None
-        if call.future.set_running_or_notify_cancel():
+        if call.running or call.future.set_running_or_notify_cancel():
+            call.running = True
             return call
         return self._next_call(gpu)
 
@@ -276,6 +282,9 @@ class LocalPool(Executor):
         if kind == "ready":
             worker.ready = True
             self._start_failures = 0
+            return
+        if kind == "took":
+            worker.took = True
             return
         call, worker.call = worker.call, None
         if call is None:
@@ -318,8 +327,14 @@ class LocalPool(Executor):
         worker.process.close()
         if not worker.ready and self._open:
             self._came_to_nothing(_how_it_died(code))
-        if worker.call is not None:
-            worker.call.future.set_exception(error or WorkerDied(_how_it_died(code)))
+        call = worker.call
+        if call is None:
+            return
+        if error is None and not worker.took and call.handed < _HAND_TRIES:
+            with self._lock:
+                self._waiting.appendleft(call)  # it was dead before it got the call: another takes it
+        else:
+            call.future.set_exception(error or WorkerDied(_how_it_died(code)))
 
     def _came_to_nothing(self, why: str) -> None:
         """Workers that don't come up: wait between tries, and after some of them fail what waits."""
@@ -333,7 +348,7 @@ class LocalPool(Executor):
             waiting = list(self._waiting)
             self._waiting.clear()
         for call in waiting:
-            if call.future.set_running_or_notify_cancel():
+            if call.running or call.future.set_running_or_notify_cancel():
                 call.future.set_exception(WorkerDied(why))
 
 

@@ -44,9 +44,12 @@ def serve(pipe: "Connection[Any, Any]", start: Start) -> None:
         pipe.send(("ready", None))
     while True:
         try:
-            function, args, kwargs = pipe.recv()
-        except EOFError:
+            payload = pipe.recv_bytes()
+            pipe.send(("took", None))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             return
+        try:
+            function, args, kwargs = pickle.loads(payload)
         except Exception as error:
             answer: tuple[str, Any] = ("error", _plain(error))
         else:
