@@ -95,6 +95,7 @@ def add_moved_frames(
         warp_accumulate(group, gain, blocks[frames], rows[:, frames], sums, threads=threads)
         spectra.take(sums[-1])
         sums[-1].zero_()
+        del group  # it's a view: the movie couldn't be let go of
     store.release()
     if settings.halves:
         n = len(factors)
