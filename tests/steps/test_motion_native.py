@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tests.kernels.motion_movies import Case, movie, rms_error
 from vitriflow.errors import BadParameter
-from vitriflow.formats import read_image, read_star, write_mrc, write_tiff_movie
+from vitriflow.formats import EerWriter, read_image, read_star, write_mrc, write_tiff_movie
 from vitriflow.kernels import MotionField
 from vitriflow.steps import Artifact, Context, Kind, MotionResult, Status, find_step, run_step
 from vitriflow.steps.motion_native import MotionParameters
@@ -230,6 +231,30 @@ def test_defects_are_taken_out(folder, case, tmp_path):
     known = int((case.gain == 0).sum())
     assert record.status is Status.DONE
     assert any(str(known + 12) in line or str(known + 11) in line for line in context.log)
+
+
+@pytest.mark.parametrize("upsampling", [1, 2])
+def test_eer_is_shared_out_by_dose_and_up_sampled(tmp_path, upsampling):
+    rng = np.random.default_rng(3)
+    specimen = (0.3 + ndimage.gaussian_filter(rng.standard_normal((256, 256)), 3.0) * 2).clip(0.01, 0.9)
+    with EerWriter(tmp_path / "movie.eer", (256, 256)) as writer:
+        for _ in range(24):
+            writer.write((rng.random((256, 256)) < specimen).astype(np.uint8))
+    record, _ = run(
+        tmp_path / "movie.eer",
+        tmp_path / "out",
+        metadata={"dose_e_per_A2": 12.0},
+        pixel_size_A=1.4,
+        eer_dose_per_fraction_e_per_A2=2.0,
+        eer_upsampling=upsampling,
+    )
+    assert record.status is Status.DONE, record.reason
+    assert record.n_frames == 6
+    assert record.dose_per_frame_e_per_A2 == pytest.approx(2.0)
+    assert record.pixel_size_A == pytest.approx(1.4 / upsampling)
+    assert np.abs(record.frame_shifts_A).max() < 1.0  # nothing moved
+    general = read_star(record.outputs["motion"].path)["general"]
+    assert (int(general["rlnEERGrouping"]), int(general["rlnEERUpsampling"])) == (4, upsampling)
 
 
 @pytest.mark.service
