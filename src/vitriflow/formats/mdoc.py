@@ -240,11 +240,11 @@ def _exposure(
 
 
 def _frames(found: ExposureMetadata, section: Any) -> None:
-    """Frames and dose of each; Tomo 5 writes NumSubFrames = 1 for EER, where the file knows better."""
+    """Frames and dose of each; Tomo 5 writes NumSubFrames = 1 whatever the file holds: the file knows better."""
     doses = section.FrameDosesAndNumbers or []
     total = sum(number for _, number in doses)
     name = str(section.SubFramePath or "").lower()
-    if name.endswith((".eer", ".ecc")) and section.NumSubFrames in {None, 1}:
+    if section.NumSubFrames in {None, 1} and (total <= 1 or name.endswith((".eer", ".ecc"))):
         return
     found.n_fractions = section.NumSubFrames
     if total and len(doses) == 1 and doses[0][0] > 0:
