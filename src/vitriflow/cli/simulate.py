@@ -38,7 +38,7 @@ def simulate(
     pixel_size: Annotated[float, typer.Option(help="Pixel size (A).")] = 1.0,
     voltage: Annotated[float, typer.Option(help="Acceleration voltage (kV).")] = 300.0,
     cs: Annotated[float, typer.Option(help="Spherical aberration (mm).")] = 2.7,
-    dose: Annotated[float, typer.Option(help="Dose of a frame (e/A^2).")] = 1.2,
+    dose: Annotated[float, typer.Option(help="Dose of a frame (e/A^2).")] = 2.0,
     defocus: Annotated[str, typer.Option(help="Range of defocus (A), smaller first.")] = "8000:20000",
     astigmatism: Annotated[float, typer.Option(help="Largest astigmatism (A).")] = 400.0,
     phase_shift: Annotated[float, typer.Option(help="Phase plate (degrees); 0 is none.")] = 0.0,

@@ -87,7 +87,8 @@ class Microscope:
         command += ["--exposures", str(request.exposures), "--every", str(request.every_s)]
         command += ["--write-seconds", str(min(4.0, request.every_s / 3)), "--format", "tiff-lzw"]
         command += ["--shape", SHAPE, "--frames", str(FRAMES), "--diameter", str(DIAMETER_A)]
-        command += ["--defocus", "12000:18000", "--seed", str(request.seed)]
+        command += ["--defocus", "12000:18000", "--astigmatism", "250", "--dose", "2.0"]
+        command += ["--seed", str(request.seed)]
         request.out.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -74,7 +74,7 @@ class MotionSettings:
     halves: bool = False
     pool: int | None = None
     group_dose: float = 1.0
-    spectrum_dose: float = 4.0
+    spectrum_dose: float = 16.0
 
 
 @dataclass

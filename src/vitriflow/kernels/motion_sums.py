@@ -90,11 +90,16 @@ def add_moved_frames(
     sums = torch.zeros((len(rows), *shape), dtype=torch.float32, device=device)
     spectra = GroupSpectra(shape, settings.pixel_size_A, threads, device)
     blocks = motion.on_blocks()
-    for start, group in store.groups(_frames_per_group(settings)):
+    at_once, to_a_spectrum = _grouping(store.n_frames, settings)
+    held = 0
+    for start, group in store.groups(at_once):
         frames = slice(start, start + len(group))
         warp_accumulate(group, gain, blocks[frames], rows[:, frames], sums, threads=threads)
-        spectra.take(sums[-1])
-        sums[-1].zero_()
+        held += len(group)
+        if held >= to_a_spectrum or frames.stop == store.n_frames:
+            spectra.take(sums[-1])
+            sums[-1].zero_()
+            held = 0
         del group  # it's a view: the movie couldn't be let go of
     store.release()
     if settings.halves:
@@ -122,11 +127,18 @@ def add_moved_frames(
     )
 
 
-def _frames_per_group(settings: "MotionSettings") -> int:
-    """Frames to a group for the spectrum: about ``spectrum_dose``, or 4 where the dose isn't known."""
+def _grouping(n_frames: int, settings: "MotionSettings") -> tuple[int, int]:
+    """Frames to warp at once, and frames to a spectrum.
+
+    A spectrum is of about ``spectrum_dose`` (of 16 frames where the dose isn't known): rings stand out of the
+    counting noise with the root of it. The movie is cut into such parts of nearly equal length.
+    """
     dose = settings.dose_per_frame
-    wanted = 4 if dose is None else round(settings.spectrum_dose / dose)
-    return int(np.clip(wanted, 1, _LARGEST_GROUP))
+    wanted = 16.0 if dose is None else max(1.0, settings.spectrum_dose / dose)
+    parts = max(1, round(n_frames / wanted))
+    length = math.ceil(n_frames / parts)
+    pieces = math.ceil(length / _LARGEST_GROUP)
+    return math.ceil(length / pieces), length
 
 
 def _plan(
