@@ -196,19 +196,29 @@ def load_config(path: Path | None = None) -> Config:
     return _anchored(config, path.parent.absolute())
 
 
+_FILES = ("gain_reference", "defects")
+
+
 def _anchored(config: Config, folder: Path) -> Config:
     storage = config.storage.model_copy(update={"root": folder / config.storage.root.expanduser()})
     microscopes = {
         name: scope.model_copy(
             update={
                 field: folder / value.expanduser()
-                for field in ("gain_reference", "defects")
+                for field in _FILES
                 if (value := getattr(scope, field)) is not None
             }
         )
         for name, scope in config.microscopes.items()
     }
-    return config.model_copy(update={"storage": storage, "microscopes": microscopes})
+    parameters = {
+        name: str(folder / Path(value).expanduser()) if name in _FILES and isinstance(value, str) else value
+        for name, value in config.processing.parameters.items()
+    }
+    processing = config.processing.model_copy(update={"parameters": parameters})
+    return config.model_copy(
+        update={"storage": storage, "microscopes": microscopes, "processing": processing}
+    )
 
 
 def _explained(path: Path, text: str, error: ValidationError) -> BadConfig:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vitriflow.acquisition import FileKind, SourceLostError, look, recognise
 from vitriflow.config import Config, MicroscopeSection
@@ -85,16 +85,23 @@ def join_parameters(
     """Parameters of a processing, later ones winning: microscope, configuration, command line.
 
     What is fixed about a microscope is only passed on where a step uses it; anything that a
-    person asked for stays in, so that one that no step uses is an error.
+    person asked for stays in, so that one that no step uses is an error. Files named on the
+    command line are below the folder it was typed in, wherever a later run is started from.
     """
     used = {
-        name
+        name: field.annotation
         for node in template.written.nodes.values()
-        for name in find_step(node.step).Parameters.model_fields
+        for name, field in find_step(node.step).Parameters.model_fields.items()
     }
     fixed = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in scope.step_parameters().items()
         if name in used
     }
-    return fixed | dict(configured) | dict(given)
+    asked = {
+        name: str(Path(value).expanduser().absolute())
+        if isinstance(value, str) and Path in (used.get(name), *get_args(used.get(name)))
+        else value
+        for name, value in given.items()
+    }
+    return fixed | dict(configured) | asked

@@ -35,11 +35,11 @@ from vitriflow.pipeline import (
     Counts,
     LocalPool,
     Settings,
-    Template,
     count_gpus,
     counts,
     load_template,
     make_plan,
+    parse_template,
     start_processing,
 )
 from vitriflow.storage import SessionFolder, make_session_folder, session_folder
@@ -87,8 +87,14 @@ class SessionRun:
         self.request = request
         self.source = _existing(request.source)
         scope_name, scope = choose_microscope(config, request.microscope)
-        template = load_template(choose_template(request.template or config.processing.template, self.source))
-        parameters = join_parameters(template, scope, config.processing.parameters, request.parameters)
+        frozen = self._frozen()
+        if frozen is not None:
+            template = parse_template(frozen.template, f"template of processing '{frozen.name}'")
+            parameters = frozen.parameters
+        else:
+            named = request.template or config.processing.template
+            template = load_template(choose_template(named, self.source))
+            parameters = join_parameters(template, scope, config.processing.parameters, request.parameters)
         self.plan = make_plan(template, parameters)
         self.session = self._open_session(scope_name, parameters)
         self.folder = SessionFolder(Path(self.session.root))
@@ -96,8 +102,16 @@ class SessionRun:
         try:
             make_session_folder(self.folder, self.source)
             write_session_record(catalog, self.session.key, self.folder.record)
-            self.processing_id = self._start_processing(template, parameters)
+            self.processing_id = start_processing(
+                catalog,
+                self.session.id,
+                request.processing,
+                template,
+                parameters,
+                self.folder.processed(request.processing),
+            )
         except BaseException:
+            set_session_state(catalog, self.session.key, SessionState.PAUSED)
             self._lease.release(catalog)
             raise
         self._stop = threading.Event()
@@ -106,6 +120,22 @@ class SessionRun:
         self._failure: BaseException | None = None
 
     # -- preparation ----------------------------------------------------------------------
+
+    def _frozen(self) -> Processing | None:
+        """The processing to go on with, when it's there and nobody asks for other values on the command line.
+
+        It keeps the template and the values it was started with, whatever facility.toml and
+        the folder say by now.
+        """
+        request = self.request
+        if request.parameters or request.template is not None:
+            return None
+        session = select(Session.id).where(Session.source == str(self.source))
+        if request.session is not None:
+            session = session.where(Session.key == request.session)
+        latest = session.order_by(Session.id.desc()).limit(1).scalar_subquery()
+        mine = (Processing.session_id == latest, Processing.name == request.processing)
+        return self.catalog.read(lambda orm: orm.scalar(select(Processing).where(*mine)))
 
     def _open_session(self, microscope: str, parameters: Mapping[str, Any]) -> Session:
         request = self.request
@@ -124,22 +154,6 @@ class SessionRun:
                     self.config.storage.root, when, request.experiment, microscope, request.sample, key
                 ).root
             ),
-        )
-
-    def _start_processing(self, template: Template, parameters: dict[str, Any]) -> int:
-        """Start the processing of that name, or go on with it if it's the same one.
-
-        When nobody asks for values on the command line, one that is there goes on with those
-        it was started with, whatever facility.toml says by now: frozen is frozen.
-        """
-        name = self.request.processing
-        if not self.request.parameters and self.request.template is None:
-            mine = (Processing.session_id == self.session.id, Processing.name == name)
-            known = self.catalog.read(lambda orm: orm.scalar(select(Processing.id).where(*mine)))
-            if known is not None:
-                return known
-        return start_processing(
-            self.catalog, self.session.id, name, template, parameters, self.folder.processed(name)
         )
 
     # -- running --------------------------------------------------------------------------
