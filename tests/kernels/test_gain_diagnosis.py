@@ -273,6 +273,22 @@ def test_pixels_that_stand_out_are_left_out_of_the_pattern():
     assert pattern.deviation[89].mean() == pytest.approx(0.0, abs=0.06)  # the empty row doesn't pull it
 
 
+def test_where_most_pixels_count_nothing_the_few_that_do_are_no_defects():
+    total = np.random.default_rng(2).poisson(0.1, (256, 256)).astype(np.float32)
+    total[30, 40] = 60.0
+    pattern = count_pattern(total)
+    assert not pattern.good[30, 40]
+    assert pattern.good.mean() > 0.99
+    assert pattern.counts == pytest.approx(0.1, rel=0.1)
+
+
+def test_an_image_that_is_all_defects_is_not_judged():
+    total = np.zeros((64, 64), np.float32)
+    total[5, 5] = 1e6
+    gain = camera_gain()[:64, :64]
+    assert diagnose_gain(total, 1, gain).verdict is Verdict.UNDECIDED
+
+
 # -- sums ------------------------------------------------------------------------------------
 
 

@@ -250,6 +250,8 @@ def _with_gain(
     if spread < _FLAT:
         return _flat(d)
     scores = sorted(score_orientations(pattern, expected), key=lambda score: -abs(score.fit))
+    if not scores:  # all of the image is masked
+        return replace(d, more_movies=1)
     d = replace(d, scores=tuple(scores))
     best = scores[0]
     same = {s.orientation: likeness(expected, best.orientation, s.orientation) for s in scores}

@@ -28,6 +28,7 @@ ORIENTATIONS: dict[str, tuple[int, int]] = {
 _BOX = 11  # px: a camera's pattern is sharper than this, a specimen smoother
 _OUTLIER = 6.0  # standard deviations past which a pixel is a defect, not part of the pattern
 _SURE_DEAD = 12.0  # counts expected where none came: chance would give e^-12
+_DENSE = 0.7  # share of pixels that count anything, past which the spread of counts is like a normal one
 _ENOUGH_GOOD = 0.25  # of a box, for its mean to mean something
 _NEAR = 3  # px around no shift that don't count as "elsewhere"
 
@@ -49,6 +50,14 @@ def _local_mean(image: Float, good: Mask) -> tuple[Float, Mask]:
     np.divide(level, share, out=level, where=enough)
     level[~enough] = 0.0
     return level, enough
+
+
+def _few_counts(values: Float) -> float:
+    """How far above its surroundings chance takes a pixel where most count nothing: a few counts."""
+    counted = values[values > 0]
+    if counted.size == 0 or counted.size > _DENSE * values.size:
+        return 0.0
+    return _OUTLIER * float(np.median(counted))
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,8 @@ def count_pattern(total: Float, good: Mask | None = None) -> Pattern:
             kept = score[found & usable]
             limit = _OUTLIER * float(kept.std(dtype=np.float64)) if kept.size else 0.0
             dead = (total == 0) & (level > _SURE_DEAD)
-            found = usable & (np.abs(score) <= limit) & ~dead
+            few = total <= level + np.float32(_few_counts(total[found & usable]))
+            found = usable & ((np.abs(score) <= limit) | few) & (score >= -limit) & ~dead
             level, enough = _local_mean(total, found)
     found = found & enough & (level > 0)
     mean = max(float(total[found].mean(dtype=np.float64)) if found.any() else 0.0, 1e-30)
