@@ -304,7 +304,7 @@ def engine() -> None:
         place.set_xlabel("time (s)")
     axes[0].set_ylabel("exposure")
     axes[0].text(
-        100, 46, "backlog of 40 at the start (red)\none new every 6 s (blue)\n2 workers, 8 s each", fontsize=8
+        140, 42, "backlog of 40 at the start (red)\none new every 6 s (blue)\n2 workers, 8 s each", fontsize=8
     )
     save(figure, "engine")
 
