@@ -1,31 +1,43 @@
-"""``python -m benchmarks short|full [--only NAME]`` runs them one after the other, into results/."""
+"""``python -m benchmarks short|full [--only NAME]`` runs them one after the other, into results/.
+
+One that fails doesn't stop the others: it's named in the table, and the exit code is 1.
+"""
 
 import argparse
 import importlib
 import json
+import os
 import platform
+import sys
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 import vitriflow
+from benchmarks.measure import CACHE_VARIABLE, RESULTS_VARIABLE, results_folder
+from benchmarks.report import DOCS, goals, goals_table, write_docs
 
 # Each is a module with ``run(full: bool) -> tuple[str, dict]``: a Markdown section and its data.
-BENCHMARKS = ("engine", "web", "end_to_end", "picking")
-FOLDER = Path("results")
+BENCHMARKS = ("engine", "web", "end_to_end", "motion", "ctf", "picking", "gpu")
 
 
 def machine() -> dict[str, object]:
     """What the numbers were measured on."""
+    from benchmarks.peers import versions
+
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": psutil.cpu_count(),
         "memory_GiB": round(psutil.virtual_memory().total / 1024**3, 1),
         "processor": _processor(),
+        "system": platform.platform(),
+        "load_average_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "vitriflow": vitriflow.__version__,
+        **versions(),
     }
 
 
@@ -37,25 +49,51 @@ def _processor() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("set", choices=("short", "full"))
-    parser.add_argument("--only", choices=BENCHMARKS, action="append")
+    parser.add_argument("--only", choices=BENCHMARKS, action="append", help="may be given several times")
+    parser.add_argument("--cache", type=Path, help="keep the simulated movies here, for the next run")
+    parser.add_argument("--results", type=Path, help="folder for tables and plots (default: results)")
+    parser.add_argument("--docs", action="store_true", help=f"put the tables into {DOCS}")
     arguments = parser.parse_args()
-    FOLDER.mkdir(exist_ok=True)
+    for variable, value in ((CACHE_VARIABLE, arguments.cache), (RESULTS_VARIABLE, arguments.results)):
+        if value is not None:
+            os.environ[variable] = str(value.absolute())
+    folder = results_folder()
     facts = machine()
-    heading = ", ".join(f"{name} {value}" for name, value in facts.items())
-    sections = [f"# Benchmarks, {arguments.set} set\n\n{heading}\n"]
-    data: dict[str, object] = {"machine": facts}
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    data: dict[str, object] = {"command": command, "machine": facts}
+    sections: list[str] = []
+    failed = False
     for name in arguments.only or BENCHMARKS:
         print(f"== {name} ...", flush=True)
         started = time.monotonic()
-        section, values = importlib.import_module(f"benchmarks.{name}").run(arguments.set == "full")
+        try:
+            section, values = importlib.import_module(f"benchmarks.{name}").run(arguments.set == "full")
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            failed = True
+            section, values = f"## {name}\n\nfailed: {error}\n", {"failed": str(error)}
         print(section, flush=True)
         sections.append(section)
         data[name] = {**values, "benchmark_seconds": round(time.monotonic() - started, 1)}
-    (FOLDER / f"{arguments.set}.md").write_text("\n".join(sections), encoding="utf-8")
-    (FOLDER / f"{arguments.set}.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    print(f"Written to {FOLDER}/{arguments.set}.md and .json")
+        _write(folder, arguments.set, data, sections)
+    print(goals_table(goals(data)))
+    print(f"Written to {folder}/{arguments.set}.md and .json")
+    if arguments.docs:
+        write_docs(folder, arguments.set, DOCS)
+    sys.exit(1 if failed else 0)
+
+
+def _write(folder: Path, name: str, data: dict[str, object], sections: list[str]) -> None:
+    """After each benchmark, so that what's there isn't lost when a later one is stopped."""
+    facts = data["machine"]
+    assert isinstance(facts, dict)
+    heading = ", ".join(f"{key} {value}" for key, value in facts.items())
+    lines = [f"# Benchmarks, {name} set", "", f"`{data['command']}`", "", heading, ""]
+    lines += [goals_table(goals(data)), "", *sections]
+    (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

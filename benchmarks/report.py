@@ -1,0 +1,179 @@
+"""What was measured against what was aimed at, and the same for the docs."""
+
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import table
+
+DOCS = Path("docs/explanations/measurements.md")
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the table of goals; ``met`` is None where it couldn't be measured."""
+
+    what: str
+    aim: str
+    found: str
+    met: bool | None
+
+
+def goals(data: Mapping[str, Any]) -> list[Goal]:
+    """Goals of the issues that a run's data say something about."""
+    makers: dict[str, Callable[[Mapping[str, Any]], list[Goal]]] = {
+        "engine": _engine,
+        "web": _web,
+        "end_to_end": _end_to_end,
+        "motion": _motion,
+        "ctf": _ctf,
+        "picking": _picking,
+    }
+    found: list[Goal] = []
+    for name, make in makers.items():
+        section = data.get(name)
+        if section and "failed" not in section:
+            found += make(section)
+    return found
+
+
+def goals_table(found: list[Goal]) -> str:
+    words = {True: "yes", False: "**no**", None: "not measured"}
+    return table(("goal", "aim", "found", "met"), [(g.what, g.aim, g.found, words[g.met]) for g in found])
+
+
+def _engine(data: Mapping[str, Any]) -> list[Goal]:
+    found = []
+    rate, growth = data.get("exposures_per_s"), data.get("growth")
+    if rate is not None:
+        found.append(Goal("four no-op nodes, 2 cores", "100 exposures/s", f"{rate:.0f}", rate >= 100))
+    if growth is not None:
+        found.append(
+            Goal("cost at 50,000 exposures over 1,000", "at most 1.5", f"{growth:.2f}", growth <= 1.5)
+        )
+    return found
+
+
+def _web(data: Mapping[str, Any]) -> list[Goal]:
+    times = [one[when]["p95_ms"] for one in data["routes"].values() for when in ("rest", "live")]
+    worst, text = max(times), f"{data['exposures']:,} exposures"
+    return [Goal(f"slowest page or API answer (p95), {text}", "under 100 ms", f"{worst:.0f} ms", worst < 100)]
+
+
+def _end_to_end(data: Mapping[str, Any]) -> list[Goal]:
+    backlog, live = data["backlog"], data["live"]
+    peak = backlog["worker_peak_GB"]
+    return [
+        Goal(
+            "end to end on 2 cores",
+            "25 to 75 (K2), 50 to 100 (Falcon) movies/hour",
+            f"{backlog['movies_per_hour']:.0f}",
+            backlog["movies_per_hour"] >= 75,
+        ),
+        Goal("peak memory of a worker", "under 3 GB", f"{peak:.2f} GB", peak < 3.0),
+        Goal(
+            "latency, file complete to result",
+            "printed",
+            f"p50 {live['latency_p50_s']:.1f} s, p95 {live['latency_p95_s']:.1f} s",
+            True,
+        ),
+    ]
+
+
+def _motion(data: Mapping[str, Any]) -> list[Goal]:
+    if not data["cases"]:
+        return []
+    summary, first = data["summary"], data["cases"][0]["programs"]
+    ratio = summary.get("ratio")
+    peak = first["cold"]["peak_GB"]["median"]
+    found = [Goal("motion: peak memory", "at most 2 GB", f"{peak:.2f} GB", peak <= 2.0)]
+    if ratio is None:
+        return [*found, Goal("motion against RELION", "6 times as fast", "no RELION here", None)]
+    warm, cold = ratio["time_warm"], ratio["time_cold"]
+    ours, theirs = summary["native_median_px"], summary["relion_median_px"]
+    worst = summary["worst_case"]
+    return [
+        Goal("motion: RELION's time over ours, warm worker", "at least 6", f"{warm:.1f}", warm >= 6.0),
+        Goal("motion: the same, whole command", "at least 6", f"{cold:.1f}", cold >= 6.0),
+        *found,
+        Goal(
+            f"motion: median error over {summary['cases']} movies",
+            "not above RELION's",
+            f"{ours:.3f} px, RELION {theirs:.3f} px",
+            ours <= theirs,
+        ),
+        Goal(
+            "motion: worst case against RELION",
+            "at most 0.02 px worse",
+            f"{worst['native_minus_relion_px']:+.3f} px ({worst['case']})",
+            summary["cases_worse_than_goal"] == 0,
+        ),
+    ]
+
+
+def _ctf(data: Mapping[str, Any]) -> list[Goal]:
+    ours = data["summary"]["vitriflow"]
+    wrong = ours["called_good_and_outside_goal"]
+    found = [
+        Goal(
+            f"CTF: simulated, {data['dose_e_per_A2']:g} e/A^2: larger of 0.3 % and 20 A; 2 degrees",
+            "all",
+            f"{ours['within_goal']} of {ours['fits']}, {len(wrong)} of the others called good",
+            ours["within_goal"] == ours["fits"],
+        )
+    ]
+    if data["real"]:
+        worst = max(max(abs(row["u_error_A"]), abs(row["v_error_A"])) for row in data["real"])
+        near = sum(abs(row["angle_error_deg"]) <= 4.0 for row in data["real"])
+        count = len(data["real"])
+        found.append(
+            Goal("CTF: real spectra, defocus", "within 50 A", f"at most {worst:.0f} A", worst <= 50.0)
+        )
+        angles = f"{near} of {count}"
+        found.append(Goal("CTF: real spectra, angle", "95 % within 4 degrees", angles, near >= 0.95 * count))
+    programs = data["programs"]
+    if "ctffind" in programs:
+        ratio = programs["ctffind"]["wall_s"]["median"] / programs["warm"]["step_s"]["median"]
+        found.append(Goal("CTF: ctffind's time over ours", "at least 3", f"{ratio:.1f}", ratio >= 3.0))
+    else:
+        found.append(Goal("CTF: ctffind's time over ours", "at least 3", "no ctffind here", None))
+    return found
+
+
+_F1_AIMS = {"apoferritin-autocryopicker": 0.85, "empiar-10017-jpeg": 0.80}
+
+
+def _picking(data: Mapping[str, Any]) -> list[Goal]:
+    found = []
+    for name, aim in _F1_AIMS.items():
+        if name not in data:
+            continue
+        ours, theirs = data[name]["vitriflow"]["mean"], (data[name]["relion_log"] or {}).get("mean")
+        said = "" if theirs is None else f", RELION's LoG {theirs['f1']:.2f}"
+        count = len(data[name]["vitriflow"]["each"])
+        text = f"{ours['f1']:.2f}{said}"
+        found.append(Goal(f"picking: mean F1, {name}, {count} images", f"{aim:.2f}", text, ours["f1"] >= aim))
+    return found
+
+
+def write_docs(results: Path, name: str, docs: Path) -> None:
+    """Put a set's tables between the marks of the docs' page, and its plots beside it."""
+    text = (results / f"{name}.md").read_text(encoding="utf-8")
+    text = re.sub(r"^#", "##", text, flags=re.MULTILINE)
+    images = docs.parent.parent / "images"
+    images.mkdir(exist_ok=True)
+    for plot in re.findall(r"\(([a-z_]+\.png)\)", text):
+        shutil.copyfile(results / plot, images / f"measured_{plot}")
+    text = re.sub(r"\(([a-z_]+\.png)\)", r"(../images/measured_\1)", text)
+    page = docs.read_text(encoding="utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    docs.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_docs(Path(sys.argv[1]), sys.argv[2], DOCS)
