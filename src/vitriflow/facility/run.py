@@ -16,6 +16,7 @@ from vitriflow.catalog import (
     Processing,
     Session,
     SessionState,
+    is_away,
     now,
     take_lease,
     this_owner,
@@ -30,6 +31,7 @@ from vitriflow.facility.choose import (
     choose_template,
     join_parameters,
 )
+from vitriflow.facility.gain_check import GainWatch
 from vitriflow.pipeline import (
     Coordinator,
     Counts,
@@ -47,6 +49,7 @@ from vitriflow.storage import SessionFolder, make_session_folder, session_folder
 LEASE_S = 15.0
 _EXPORT_EVERY_S = 3.0
 _REPORT_EVERY_S = 0.5
+_GAIN_EVERY_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class SessionRun:
 
     def stop(self) -> None:
         """Ask for an end; what runs is given up and taken up again by the next run."""
-        self._stop.set()
+        self._stop.set()  # the coordinator looks at it at least once a second
 
     def settled(self, at_least: int) -> bool:
         """Whether at least so many exposures came in, and none is open or still being written."""
@@ -183,6 +186,7 @@ class SessionRun:
         helpers = [
             threading.Thread(target=self._guard, args=(self._watch, coordinator), name="watcher"),
             threading.Thread(target=self._guard, args=(self._export,), name="exporter"),
+            threading.Thread(target=self._guard, args=(self._check_gain,), name="gain check"),
             threading.Thread(target=self._guard, args=(self._report, on_progress), name="reporter"),
         ]
         for helper in helpers:
@@ -199,7 +203,10 @@ class SessionRun:
             self._end(finished)
         if self._failure is not None:
             raise self._failure
-        return counts(self.catalog, self.processing_id)
+        ended = counts(self.catalog, self.processing_id)
+        if on_progress is not None:
+            on_progress(Progress(ended, self._look))  # how it ended, which the reporter may have missed
+        return ended
 
     def _gpus(self) -> int:
         """GPUs to use: as configured, else all that are there. Workers see only these, from 0 on."""
@@ -216,20 +223,47 @@ class SessionRun:
             work(*arguments)
         except BaseException as error:
             self._failure = self._failure or error
-        finally:
             self._stop.set()
 
+    def _present(self, work: Callable[[], None]) -> bool:
+        """Do something with the catalog; False when it's away just now (a server that restarts)."""
+        try:
+            work()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return False
+        return True
+
     def _watch(self, coordinator: Coordinator) -> None:
-        settings = self.config.acquisition
-        intake = Intake(
-            self.catalog,
-            self.session.id,
-            self.source,
-            kind=self.plan.item,
-            quiet_s=settings.quiet_s,
-            patience_s=settings.patience_s,
-        )
+        intake = self._make_intake()
         while not self._stop.is_set():
+            if intake is None or not self._look_once(intake, coordinator):
+                intake = self._make_intake()  # what the last one noted may not have been written
+            self._stop.wait(self.config.acquisition.scan_interval_s)
+
+    def _make_intake(self) -> Intake | None:
+        """A watcher that knows what the catalog knows; None when the catalog is away."""
+        made: list[Intake] = []
+        settings = self.config.acquisition
+        self._present(
+            lambda: made.append(
+                Intake(
+                    self.catalog,
+                    self.session.id,
+                    self.source,
+                    kind=self.plan.item,
+                    quiet_s=settings.quiet_s,
+                    patience_s=settings.patience_s,
+                )
+            )
+        )
+        return made[0] if made else None
+
+    def _look_once(self, intake: Intake, coordinator: Coordinator) -> bool:
+        """One look at the source; False when the catalog was away."""
+
+        def look() -> None:
             self._look = intake.look()
             self._lease.renew(self.catalog)
             if self._look.completed or self._look.problems:
@@ -237,8 +271,10 @@ class SessionRun:
             if self._look.lost is None:
                 self._looked.set()
             if self.request.once and self._all_done():
-                return
-            self._stop.wait(settings.scan_interval_s)
+                self._stop.set()
+                coordinator.wake()
+
+        return self._present(look)
 
     def _all_done(self) -> bool:
         """With ``once``: nothing waits on disk, and nothing is open in the catalog."""
@@ -250,22 +286,29 @@ class SessionRun:
     def _export(self) -> None:
         project = RelionProject(self.catalog, self.processing_id)
         told: set[str] = set()
-        while True:
+        last = False
+        while not last:
             last = self._stop.wait(_EXPORT_EVERY_S)
-            project.update()
-            for problem in project.problems:
-                if problem not in told:
-                    told.add(problem)
-                    self._say("warning", f"Not in the RELION project: {problem}")
-            if last:
-                return
+            self._present(lambda: self._update_project(project, told))
+
+    def _update_project(self, project: RelionProject, told: set[str]) -> None:
+        project.update()
+        for problem in project.problems:
+            if problem not in told:
+                self._say("warning", f"Not in the RELION project: {problem}")
+                told.add(problem)
+
+    def _check_gain(self) -> None:
+        """Tell people about a wrong gain reference from the first movies on."""
+        watch = GainWatch(self.catalog, self.processing_id)
+        while not self._stop.wait(_GAIN_EVERY_S):
+            watch.look()
 
     def _report(self, on_progress: Callable[[Progress], None] | None) -> None:
-        while on_progress is not None:
-            on_progress(Progress(counts(self.catalog, self.processing_id), self._look))
-            if self._stop.wait(_REPORT_EVERY_S):
-                return
-        self._stop.wait()
+        if on_progress is None:
+            return
+        while not self._stop.wait(_REPORT_EVERY_S):
+            self._present(lambda: on_progress(Progress(counts(self.catalog, self.processing_id), self._look)))
 
     def _end(self, finished: bool) -> None:
         state = SessionState.CLOSED if self.request.once and finished else SessionState.PAUSED

@@ -1,0 +1,187 @@
+"""The ``vitriflow`` command as a user types it, in a folder of its own, and what it left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import select
+
+from vitriflow.catalog import Attempt, Catalog, Event, Exposure, Measure, Processing, ResultRow, Session
+from vitriflow.pipeline import Counts, counts
+
+PATIENT_S = 240.0  # nothing here needs that long, even on a busy machine
+QUICK = """\
+[acquisition]
+scan_interval_s = 0.2
+quiet_s = 0.3
+patience_s = {patience_s}
+
+[compute]
+workers = {workers}
+threads_per_worker = 2
+gpus = []
+"""
+
+
+def until(what: Callable[[], Any], timeout_s: float = PATIENT_S) -> Any:
+    """Wait until something holds, and give it."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, "this should have happened by now"
+        time.sleep(0.1)
+    return found
+
+
+class House:
+    """One user's folder: a facility.toml with short times, a storage root, and the command."""
+
+    def __init__(self, folder: Path, *, patience_s: float = 2.0, workers: int = 1, more: str = "") -> None:
+        self.folder = folder
+        self.root = folder / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "facility.toml"
+        text = QUICK.format(patience_s=patience_s, workers=workers)
+        self.config.write_text(f'{text}\n[storage]\nroot = "{self.root}"\n{more}', encoding="utf-8")
+
+    # -- the command ----------------------------------------------------------------------
+
+    def vitriflow(self, *arguments: object, expect: int = 0) -> "subprocess.CompletedProcess[str]":
+        """Run the command to its end; its exit code has to be the one expected."""
+        done = subprocess.run(
+            _command(arguments),
+            capture_output=True,
+            text=True,
+            timeout=PATIENT_S,
+            cwd=self.folder,
+            env=_environment(),
+            check=False,
+        )
+        assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *arguments: object, expect: int = 0) -> Any:
+        """What the command prints with --json."""
+        return json.loads(self.vitriflow(*arguments, "--json", expect=expect).stdout)
+
+    @contextmanager
+    def running(self, *arguments: object) -> "Iterator[subprocess.Popen[bytes]]":
+        """The command in a process group of its own; whatever is left of it is killed at the end."""
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                _command(arguments),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=_environment(),
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            kill_group(process)
+
+    @property
+    def said(self) -> str:
+        """What a running command said so far."""
+        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
+
+    # -- what it left ---------------------------------------------------------------------
+
+    def read(self, work: Callable[[Any], Any], url: str | None = None) -> Any:
+        """Ask the catalog, as another process would."""
+        catalog = Catalog(url or f"sqlite:///{self.root / 'catalog.db'}")
+        try:
+            return catalog.read(work)
+        finally:
+            catalog.close()
+
+    def counts(self, url: str | None = None) -> Counts:
+        """Counts of the only processing."""
+        catalog = Catalog(url or f"sqlite:///{self.root / 'catalog.db'}")
+        try:
+            number = catalog.read(lambda orm: orm.scalars(select(Processing.id)).one())
+            return counts(catalog, number)
+        finally:
+            catalog.close()
+
+    def exposures(self) -> dict[str, Exposure]:
+        """Exposures by their key."""
+        return {row.key: row for row in self.read(lambda orm: list(orm.scalars(select(Exposure))))}
+
+    def outcomes(self) -> dict[str, tuple[str, str | None, str | None]]:
+        """Status, reason code and reason of each exposure that came in, by its key."""
+        query = select(Exposure.key, Measure.status, Measure.reason_code, Measure.reason).join(
+            Measure, Measure.exposure_id == Exposure.id
+        )
+        return {
+            key: (status, code, why) for key, status, code, why in self.read(lambda o: list(o.execute(query)))
+        }
+
+    def records(self, node: str) -> dict[str, dict[str, Any]]:
+        """Result records of a node by exposure key."""
+        query = (
+            select(Exposure.key, ResultRow.record)
+            .join(Exposure, Exposure.id == ResultRow.item_id)
+            .where(ResultRow.node == node)
+        )
+        rows = self.read(lambda orm: [(key, record) for key, record in orm.execute(query)])
+        return dict(rows)
+
+    def results(self) -> list[tuple[str, str]]:
+        """(exposure key, node) of each result there is, one entry for each."""
+        query = select(Exposure.key, ResultRow.node).join(Exposure, Exposure.id == ResultRow.item_id)
+        return sorted((key, node) for key, node in self.read(lambda orm: list(orm.execute(query))))
+
+    def events(self) -> list[str]:
+        """What people were told, oldest first."""
+        return list(self.read(lambda orm: list(orm.scalars(select(Event.text).order_by(Event.id)))))
+
+    def attempts(self) -> int:
+        """Attempts that didn't end well."""
+        return len(self.read(lambda orm: list(orm.scalars(select(Attempt.id)))))
+
+    def session(self) -> Session:
+        """The only session."""
+        found: Session = self.read(lambda orm: orm.scalars(select(Session)).one())
+        return found
+
+    @property
+    def project(self) -> Path:
+        """The RELION project of the only session."""
+        return Path(self.session().root) / "processed" / "live"
+
+
+def _command(arguments: tuple[object, ...]) -> list[str]:
+    return [sys.executable, "-m", "vitriflow.cli", *map(str, arguments)]
+
+
+def _environment() -> dict[str, str]:
+    names = {"VITRIFLOW_CONFIG", "FORCE_COLOR", "COLUMNS"}
+    return {name: value for name, value in os.environ.items() if name not in names} | {"COLUMNS": "200"}
+
+
+def group_of(process: "subprocess.Popen[bytes]") -> list[int]:
+    """Processes that live and belong to the group that this one leads."""
+    found = []
+    for other in psutil.process_iter():
+        try:
+            if os.getpgid(other.pid) == process.pid and other.status() != psutil.STATUS_ZOMBIE:
+                found.append(other.pid)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return found
+
+
+def kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """End all that one command started, at once: what a power cut leaves, short of the disk."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
