@@ -4,6 +4,7 @@ One that fails doesn't stop the others: it's named in the table, and the exit co
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 import psutil
 
 import vitriflow
-from benchmarks.measure import CACHE_VARIABLE, RESULTS_VARIABLE, results_folder
+from benchmarks.measure import CACHE_VARIABLE, CORES, RESULTS_VARIABLE, on_cores, results_folder
 from benchmarks.report import DOCS, goals, goals_table, write_docs
 
 # Each is a module with ``run(full: bool) -> tuple[str, dict]``: a Markdown section and its data.
@@ -69,11 +70,15 @@ def main() -> None:
         print(f"== {name} ...", flush=True)
         started = time.monotonic()
         try:
-            section, values = importlib.import_module(f"benchmarks.{name}").run(arguments.set == "full")
+            run = importlib.import_module(f"benchmarks.{name}").run
+            with contextlib.nullcontext() if name == "gpu" else on_cores(CORES):
+                section, values = run(arguments.set == "full")
         except (Exception, SystemExit) as error:
             traceback.print_exc()
             failed = True
             section, values = f"## {name}\n\nfailed: {error}\n", {"failed": str(error)}
+        if not section.startswith("## "):
+            section = f"## {name.replace('_', ' ').capitalize()}\n\n{section}\n"
         print(section, flush=True)
         sections.append(section)
         data[name] = {**values, "benchmark_seconds": round(time.monotonic() - started, 1)}

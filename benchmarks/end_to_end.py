@@ -128,7 +128,7 @@ def _live(made: Made, at: Path, count: int, interval_s: float) -> dict[str, Any]
             shutil.copyfile(made.path, source / name)
             copied[name] = datetime.now(UTC)
         _wait_for(lambda: sum(m.finished_at is not None for _, m in _measures(out)) >= count, process)
-        finished = {key: one.finished_at for key, one in _measures(out)}
+        finished = {key: one.finished_at for key, one in _measures(out) if one.finished_at is not None}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

@@ -198,7 +198,7 @@ def alternate(programs: Mapping[str, Callable[[int], Turn]], rounds: int) -> dic
     """Let programs take turns, ``rounds`` times each, every second round in the other order."""
     series = {name: Series(name) for name in programs}
     for number in range(rounds):
-        order = list(programs) if number % 2 == 0 else list(reversed(programs))
+        order = list(programs)[:: 1 if number % 2 == 0 else -1]
         for name in order:
             series[name].turns.append(programs[name](number))
     return series
@@ -261,7 +261,8 @@ def plot_scatter(
     points = [point for several in series.values() for point in several]
     for name, several in series.items():
         if several:
-            axes.scatter(*zip(*several, strict=True), label=name, s=28, alpha=0.8)
+            x, y = zip(*several, strict=True)
+            axes.scatter(x, y, label=name, s=28, alpha=0.8)
     if log and all(x > 0 and y > 0 for x, y in points):
         axes.set_xscale("log")
         axes.set_yscale("log")
