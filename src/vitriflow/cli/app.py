@@ -6,6 +6,7 @@ import typer
 
 import vitriflow
 from vitriflow.cli.demo import demo
+from vitriflow.cli.gain import gain
 from vitriflow.cli.session import explain, run, serve, status
 from vitriflow.cli.setup import doctor, init
 from vitriflow.cli.simulate import simulate
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, explain, serve, init, doctor, simulate, demo, validate):
+for command in (run, status, explain, serve, init, doctor, simulate, demo, validate, gain):
     app.command()(command)
 app.add_typer(step_app, name="step")
 
