@@ -41,6 +41,10 @@ def running(home: House):
         assert not thread.is_alive()
 
 
+def holder(house: House) -> str:
+    return house.catalog.read(lambda s: s.scalar(select(Lease.owner)) or "")
+
+
 def texts(house: House) -> list[str]:
     return house.catalog.read(lambda s: list(s.scalars(select(Event.text).order_by(Event.id))))
 
@@ -54,6 +58,7 @@ def test_a_coordinator_killed_again_and_again_loses_nothing_and_does_nothing_twi
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.pipeline.killing"])
     names = []
+    interrupted = 0
     for kill in range(KILLS):
         fresh = [
             f"k{kill}_{i}{trouble}"
@@ -63,12 +68,17 @@ def test_a_coordinator_killed_again_and_again_loses_nothing_and_does_nothing_twi
         names += fresh
         process = context.Process(target=coordinate, args=(url, house.processing_id, kill % 6 == 5))
         process.start()
-        process.join(dice.uniform(0.05, 0.5) if kill % 6 != 5 else dice.uniform(0.8, 1.6))
+        if kill % 4:  # every fourth is killed wherever it is in starting up
+            wait_for(lambda pid=process.pid: f":{pid}:" in holder(house))
+        process.join(dice.uniform(0.0, 0.3) if kill % 6 != 5 else dice.uniform(0.8, 1.6))
         assert process.is_alive(), f"it ended by itself with {process.exitcode} (seed {seed})"
         process.kill()
         process.join()
         process.close()
-        house.counts()  # reconciles, at any instant
+        left = house.counts()  # reconciles, at any instant
+        interrupted += sum(tally.running for tally in left.nodes.values())
+    assert interrupted > 0, "no kill struck while a task ran: this test showed nothing"
+    assert house.counts().exposures.done > 0, "nothing was done between kills: this test showed nothing"
     counts = house.run()
     assert counts.exposures.came_in == len(names) == 6 * KILLS
     assert counts.exposures.open == 0

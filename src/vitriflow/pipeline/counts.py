@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Catalog, Exposure, Measure, Processing, Task
-from vitriflow.pipeline.rows import ITEM, REVISION
+from vitriflow.pipeline.rows import REVISION
 
 _OPEN = ("waiting", "ready", "running")
 
@@ -80,8 +80,8 @@ def _count(session: OrmSession, processing_id: int) -> Counts:
     exposures = _tally(dict(by_status.all()))
     by_state = session.execute(
         select(Task.node, Task.state, func.count())
-        .where(Task.processing_id == processing_id, Task.revision == REVISION, Task.item_type == ITEM)
-        .group_by(Task.state, Task.node)
+        .where(Task.processing_id == processing_id, Task.revision == REVISION)
+        .group_by(Task.state, Task.node)  # read from ix_task_state alone
     )
     nodes: dict[str, dict[str, int]] = {}
     for node, state, number in by_state:
