@@ -71,6 +71,16 @@ def test_the_record_says_what_moved(done, case):
     assert np.array(record.patch_shifts_A).shape == (25, 12, 2)
 
 
+def test_counts_far_from_what_the_dose_says_are_told(done, folder, tmp_path):
+    good, _ = done
+    assert not any("where the dose says" in warning for warning in good.warnings)
+    chosen = {"pixel_size_A": 1.0, "gain_reference": folder / "gain.mrc"}
+    off, _ = run(folder / "movie.tif", tmp_path, dose_per_frame_e_per_A2=1.2 / 16, **chosen)
+    (told,) = [warning for warning in off.warnings if "where the dose says" in warning]
+    assert "16 times" in told
+    assert "dose_per_frame_e_per_A2" in told
+
+
 def test_files_appear_under_relion_s_names_and_stay_in_memory_for_the_next_step(done):
     record, context = done
     folder = context.out / "Square_1"

@@ -100,6 +100,9 @@ class _Camera:
     applied: str
 
 
+_LARGEST_INTENSITY_RATIO = 3.0  # of counts to electrons before people are told
+
+
 class MotionNative(Step[MotionParameters, MotionResult]):
     """Global and local motion, dose weighting, and a spectrum for the CTF."""
 
@@ -163,8 +166,26 @@ class MotionNative(Step[MotionParameters, MotionResult]):
                 context.say(note)
             record = MotionResult(gain_applied=camera.applied, warnings=warnings + corrected.warnings)
             fill_record(record, corrected, settings)
+            record.warnings += _doubt_intensity(record.mean_intensity, settings)
             record.outputs = write_outputs(corrected, settings, movie, parameters, first, context)
         return record
+
+
+def _doubt_intensity(mean: float, settings: "MotionSettings") -> list[str]:
+    """Say so when the counts are far from what the dose says; a camera that doesn't count may be.
+
+    ``mean`` is in counts per pixel and frame; a counting camera gives dose (e/A^2) times pixel area (A^2).
+    """
+    if settings.dose_per_frame is None or mean <= 0:
+        return []
+    expected = settings.dose_per_frame * settings.pixel_size_A**2
+    ratio = mean / expected
+    if 1 / _LARGEST_INTENSITY_RATIO <= ratio <= _LARGEST_INTENSITY_RATIO:
+        return []
+    return [
+        f"a pixel has {mean:.3g} counts a frame where the dose says {expected:.3g} electrons ({ratio:.3g} times): "
+        "check dose_per_frame_e_per_A2, pixel_size_A and the gain reference, unless this camera doesn't count"
+    ]
 
 
 def _eer_grouping(path: Path, parameters: MotionParameters, metadata: Mapping[str, Any]) -> int | None:
