@@ -97,6 +97,9 @@ def test_a_coordinator_killed_again_and_again_loses_nothing_and_does_nothing_twi
     assert len(ended) == 3 * len(names) - 2 * len(rejected), f"seed {seed}"
     assert counts.exposures.rejected == counts.exposures.quarantined == counts.exposures.failed == KILLS
     made = house.catalog.read(lambda s: s.scalar(select(func.count()).select_from(Attempt)))
+    assert not [path for path in house.folder.rglob(".*") if path.is_file()], (
+        "half-written files were left behind"
+    )
     assert made >= 2 * KILLS, "the flaky ones were tried again, and each try is kept"
 
 

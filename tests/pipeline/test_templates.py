@@ -144,10 +144,15 @@ def test_a_template_is_read_from_a_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", template_names())
-def test_shipped_templates_are_named_as_their_files(name: str) -> None:
+def test_a_shipped_template_runs_with_a_particle_diameter_alone(name: str) -> None:
     template = load_template(name)
     assert template.name == name
     assert template.written.title
+    made = make_plan(template, {"particle_diameter_A": 180.0})
+    wanted = ["MotionCorr/job002", "CtfFind/job003", "AutoPick/job004", "previews"]
+    if template.written.item == "micrograph":
+        wanted = ["CtfFind/job002", "AutoPick/job003", "previews"]
+    assert [node.folder for node in made.nodes] == wanted
 
 
 def refusal(text: str) -> str:

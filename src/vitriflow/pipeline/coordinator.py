@@ -14,6 +14,7 @@ from vitriflow.pipeline.flights import Flights
 from vitriflow.pipeline.holds import Holds
 from vitriflow.pipeline.intake import Intake
 from vitriflow.pipeline.ledger import Ledger, Note, Ready
+from vitriflow.pipeline.leftovers import remove_leftovers
 from vitriflow.pipeline.ready import ReadyQueue, Work
 from vitriflow.pipeline.recording import Outcome
 from vitriflow.pipeline.settings import Settings
@@ -90,6 +91,7 @@ class Coordinator:
         self._ledger.lease = lease
         try:
             self._read_again()
+            remove_leftovers(self._ledger.interrupted)
             while not stop.is_set() and not self._finished:
                 if self._try_cycle() and until_idle and self._is_idle():
                     break

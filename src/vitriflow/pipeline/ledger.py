@@ -62,6 +62,7 @@ class Ledger:
         self.settings = settings
         self.threads = threads
         self.lease: LeaseHandle | None = None
+        self.interrupted: set[Path] = set()  # folders that lost calls were writing to, at the last recovery
         processing, session = catalog.read(lambda s: _rows_of(s, processing_id))
         self.id = processing_id
         self.name = processing.name
@@ -202,8 +203,11 @@ class Ledger:
             parameters=self._parameters[node.name],
             inputs=inputs,
             needed=frozenset(port for port in node.inputs if node.needs(port)),
-            out=str(self._previews if node.job is None else self.root / node.folder),
+            out=str(self._out(node)),
         )
+
+    def _out(self, node: PlanNode) -> Path:
+        return self._previews if node.job is None else self.root / node.folder
 
     def recover(self, in_flight: Collection[int] = ()) -> list[Ready]:
         """Make ready again what the catalog calls running but nobody runs; give all that is ready.
@@ -217,10 +221,14 @@ class Ledger:
         def work(session: OrmSession) -> list[Ready]:
             moment = now()
             self.fence(session)
-            query = select(Task.id, Task.item_id).where(
-                Task.processing_id == self.id, Task.state == TaskState.RUNNING
+            query = (
+                select(Task.id, Task.item_id, Task.node, Exposure.item)
+                .join(Exposure, Exposure.id == Task.item_id)
+                .where(Task.processing_id == self.id, Task.state == TaskState.RUNNING)
             )
-            lost = {item for task, item in session.execute(query) if task not in in_flight}
+            running = [row for row in session.execute(query) if row.id not in in_flight]
+            lost = {row.item_id for row in running}
+            self.interrupted = {(self._out(self.plan[row.node]) / row.item).parent for row in running}
             states = rows.load_states(session, self.id, lost)
             for mine in states.values():
                 for state in mine.values():
