@@ -35,6 +35,8 @@ from vitriflow.kernels import (
 )
 from vitriflow.kernels.ctf_curves import diagnostic_image
 from vitriflow.kernels.ctf_rings import Optics
+from vitriflow.kernels.gain_diagnosis import FrameSums, diagnose_gain
+from vitriflow.kernels.gain_diagnosis_pattern import count_pattern, gain_pattern, orient
 from vitriflow.kernels.pick import pick
 from vitriflow.kernels.pick_prepare import prepare
 from vitriflow.kernels.pick_scores import blob_scores, find_peaks, learnt_scores
@@ -343,8 +345,32 @@ def formats() -> None:
     save(figure, "formats")
 
 
+def gain() -> None:
+    """The sum of five movies, what its pixels have of their own, and how each orientation explains it."""
+    shape, sums = (512, 512), FrameSums((512, 512))
+    movies = [simulate_movie(MovieSpec(shape=shape, seed=n, n_views=8, gain_spread=0.04)) for n in range(5)]
+    for movie in movies:
+        sums.add(movie, len(movie))
+    stored = movies[0].gain[::-1]
+    found = diagnose_gain(sums.total, sums.n_frames, stored, parts=sums.parts, n_movies=sums.n_movies)
+    figure, axes = plt.subplots(1, 4, figsize=(11, 2.9), width_ratios=(1, 1, 1, 1.3), layout="constrained")
+    show(axes[0], binned(sums.total, 2), "sum of 5 movies")
+    near = (slice(8, 40), slice(8, 40))
+    show(axes[1], count_pattern(sums.total).deviation[near], "its pattern (32 x 32 px)")
+    show(axes[2], orient(gain_pattern(stored)[0], "flipped_y")[near], "the reference's, flipped_y")
+    scores = found.scores[::-1]
+    fits, bars = [score.fit for score in scores], [3 * score.error for score in scores]
+    colours = [BLUE if score.orientation in found.alike else GREY for score in scores]
+    axes[3].barh([score.orientation for score in scores], fits, xerr=bars, color=colours)
+    axes[3].axvline(1.0, color=GREY, lw=0.8, ls=":")
+    axes[3].set_xlim(-0.15, 1.15)
+    axes[3].tick_params(labelsize=7)
+    axes[3].set_title("fit, with 3 standard deviations", fontsize=9)
+    save(figure, "gain")
+
+
 FIGURES: dict[str, Callable[[], None]] = {
-    function.__name__: function for function in (simulator, motion, ctf, picking, engine, formats)
+    function.__name__: function for function in (simulator, motion, ctf, picking, engine, formats, gain)
 }
 
 

@@ -348,6 +348,23 @@ def test_what_cannot_be_told_is_said_after_the_first_movies(live, tmp_path):
     assert "Can't tell from 5 movies" in text
 
 
+def test_a_catalog_that_is_away_is_asked_again(live, camera, tmp_path):
+    live.process(gain_reference=write_gain(tmp_path / "gain.mrc", camera.gain[::-1]))
+    live.arrive(*camera.movies())
+    file, away = tmp_path / "catalog.db", tmp_path / "away"
+    live.catalog.close()
+    file.rename(away)
+    file.mkdir()  # SQLite can't open a folder
+    watch = live.watch()
+    assert watch.look() is None
+    assert not watch.done
+    file.rmdir()
+    away.rename(file)
+    found = watch.look()
+    assert found is not None
+    assert found.wrong
+
+
 def test_copies_of_one_movie_do_not_count_as_several(live, camera, tmp_path):
     live.process(gain_reference=write_gain(tmp_path / "gain.mrc", camera.gain))
     first, second = camera.movies()
@@ -356,11 +373,36 @@ def test_copies_of_one_movie_do_not_count_as_several(live, camera, tmp_path):
     assert [watch.look() is None for _ in range(4)] == [True, True, True, False]
 
 
+def test_a_session_of_one_movie_is_told_at_its_end(live, camera, tmp_path):
+    live.process(gain_reference=write_gain(tmp_path / "gain.mrc", camera.gain))
+    watch = live.watch()
+    assert watch.finish() is None
+    live.arrive(camera.movies()[0])
+    assert watch.look() is None
+    found = watch.finish()
+    assert found is not None
+    assert found.verdict is Verdict.RIGHT
+    assert watch.finish() is None
+    assert [text.partition(":")[0] for _, text in live.events()] == ["Gain check on 1 movie"]
+
+
+def test_what_one_movie_cannot_tell_is_left_to_the_next_run(live, camera, tmp_path):
+    live.process(gain_reference=write_gain(tmp_path / "gain.mrc", camera_gain(gain_seed=7)))
+    live.arrive(camera.movies()[0])
+    watch = live.watch()
+    assert watch.look() is None
+    assert watch.finish() is None
+    assert live.events() == []
+    second = live.watch()
+    assert second.look() is None
+    assert not second.done
+
+
 def test_ready_micrographs_have_no_gain_to_look_at(live):
     live.process("micrographs", "micrographs")
     watch = live.watch()
-    assert watch.done
     assert watch.look() is None
+    assert watch.done
     assert live.events() == []
 
 

@@ -1,6 +1,6 @@
 """Looks at a session's first movies and tells people whether the gain reference is right."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,21 +174,14 @@ class GainWatch:
     ----------
     catalog, processing_id
         The processing whose motion step names the reference.
-
-    Raises
-    ------
-    CatalogError
-        When there's no such processing.
     """
 
     def __init__(self, catalog: Catalog, processing_id: int) -> None:
         self._catalog = catalog
         self._processing_id = processing_id
-        self._use = _gain_use(catalog, processing_id)
-        self._session_id = _session_of(catalog, processing_id)
-        self._started = False
-        self._done = self._use is None
-        self._file: tuple[int, int] | None = None
+        self._session_id = 0
+        self._use: GainUse | None = None
+        self._started = self._done = False
         self._restart()
 
     @property
@@ -206,11 +199,28 @@ class GainWatch:
         -------
         GainDiagnosis or None
             The diagnosis of which an event was written by this look.
+
+        Raises
+        ------
+        CatalogError
+            When there's no such processing.
         """
-        if self._use is None:
-            return None
+        return self._patiently(self._look)
+
+    def finish(self) -> "GainDiagnosis | None":
+        """Say what is known when no more movies will come, such as that the only one is fine.
+
+        Returns
+        -------
+        GainDiagnosis or None
+            The diagnosis of which an event was written; None when it was written before, or when it
+            can't be told: the next run then looks again.
+        """
+        return self._patiently(self._last_word)
+
+    def _patiently(self, work: "Callable[[], GainDiagnosis | None]") -> "GainDiagnosis | None":
         try:
-            return self._look()
+            return work()
         except Exception as error:
             if is_away(error):
                 return None
@@ -219,12 +229,13 @@ class GainWatch:
     # -- one look -------------------------------------------------------------------------
 
     def _look(self) -> "GainDiagnosis | None":
+        if not self._started:
+            self._begin()
+        if self._use is None:
+            return None
         if self._file_now() != self._file:
             self._restart()
-            self._done, self._started = False, True  # a changed file is news, whatever was said before
-        if not self._started:
-            self._started = True
-            self._done = self._said_before()
+            self._done = False  # a changed file is news, whatever was said before
         if self._done:
             return None
         path = self._next_movie()
@@ -233,11 +244,20 @@ class GainWatch:
         if not self._take_up(path):
             return None
         found = self._check.diagnose()
-        n = found.n_movies
-        if found.wrong or (found.decided and n > 1) or self._gives_up(found):
-            self._say(found.severity, f"{_MARK} on {n} movie{'s' if n > 1 else ''}: {found.text}")
-            return found
+        if found.wrong or (found.decided and found.n_movies > 1) or self._gives_up(found):
+            return self._report(found)
         return None
+
+    def _last_word(self) -> "GainDiagnosis | None":
+        if self._done or self._check.n_movies == 0:
+            return None
+        found = self._check.diagnose()
+        return self._report(found) if found.decided else None
+
+    def _report(self, found: "GainDiagnosis") -> "GainDiagnosis":
+        movies = "1 movie" if found.n_movies == 1 else f"{found.n_movies} movies"
+        self._say(found.severity, f"{_MARK} on {movies}: {found.text}")
+        return found
 
     def _gives_up(self, found: "GainDiagnosis") -> bool:
         if found.n_movies < FIRST_MOVIES:
@@ -251,6 +271,15 @@ class GainWatch:
             if error.reason in (Reason.GAIN_MISSING, Reason.GAIN_BAD) or _is_of(error, self._use):
                 self._say("alarm", f"{_MARK}: the gain reference can't be used: {error}")
             return False
+
+    def _begin(self) -> None:
+        """Read what processing this is; nothing is kept when the catalog fails on the way."""
+        use = _gain_use(self._catalog, self._processing_id)
+        self._session_id = _session_of(self._catalog, self._processing_id)
+        self._use = use
+        self._restart()
+        self._done = use is None or self._said_before()
+        self._started = True
 
     def _restart(self) -> None:
         self._check = GainCheck(self._use or GainUse())

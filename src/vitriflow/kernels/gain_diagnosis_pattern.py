@@ -27,6 +27,7 @@ ORIENTATIONS: dict[str, tuple[int, int]] = {
 
 _BOX = 11  # px: a camera's pattern is sharper than this, a specimen smoother
 _OUTLIER = 6.0  # standard deviations past which a pixel is a defect, not part of the pattern
+_ROUNDS = 2  # of finding outliers: they hide others, and spoil the mean around them
 _SURE_DEAD = 12.0  # counts expected where none came: chance would give e^-12
 _DENSE = 0.7  # share of pixels that count anything, past which the spread of counts is like a normal one
 _ENOUGH_GOOD = 0.25  # of a box, for its mean to mean something
@@ -42,9 +43,15 @@ def orient(array: NDArray[Any], label: str) -> NDArray[Any]:
     return turned[:, ::-1] if flip == 2 else turned
 
 
-def _local_mean(image: Float, good: Mask) -> tuple[Float, Mask]:
+def _good_share(good: Mask) -> Float:
+    """Part of the box around each pixel that is good."""
+    share: Float = uniform_filter(good.astype(np.float32), _BOX)
+    return share
+
+
+def _local_mean(image: Float, good: Mask, share: Float | None = None) -> tuple[Float, Mask]:
     """Mean of the good pixels of the box around each pixel, and where there are enough of them."""
-    share = uniform_filter(good.astype(np.float32), _BOX)
+    share = _good_share(good) if share is None else share
     enough = share > _ENOUGH_GOOD
     level = uniform_filter(np.where(good, image, np.float32(0)), _BOX)
     np.divide(level, share, out=level, where=enough)
@@ -83,7 +90,7 @@ class Pattern:
     counts: float
 
 
-def count_pattern(total: Float, good: Mask | None = None) -> Pattern:
+def count_pattern(total: Float, good: Mask | None = None, share: Float | None = None) -> Pattern:
     """Take a camera's pattern from a sum of frames.
 
     A pixel with response r (mean 1) counts S with mean L r where its surroundings count L, so
@@ -96,11 +103,13 @@ def count_pattern(total: Float, good: Mask | None = None) -> Pattern:
         ``(height, width)``: sum of frames.
     good
         ``(height, width)``: pixels to use; None finds them.
+    share
+        ``(height, width)``: part of the box around each pixel that is in ``good``, where it's known.
     """
     found = np.isfinite(total) if good is None else good
-    level, enough = _local_mean(total, found)
+    level, enough = _local_mean(total, found, share)
     if good is None:
-        for _ in range(3):  # outliers hide others, and spoil the mean around them
+        for _ in range(_ROUNDS):
             usable = enough & (level > 0)
             score = (total - level) / np.sqrt(np.where(usable, level, np.float32(1)))
             kept = score[found & usable]
@@ -132,7 +141,7 @@ def gain_pattern(gain: Float) -> tuple[Float, Mask]:
     log = np.zeros(gain.shape, dtype=np.float32)
     np.log(gain, out=log, where=good)
     log[good] -= np.median(log[good][:: max(1, int(good.sum()) // 100_000)])
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         level, enough = _local_mean(log, good)
         rest = log - level
         kept = rest[good & enough]
@@ -171,10 +180,11 @@ class Score:
 
 def _elsewhere(correlation: NDArray[Any]) -> float:
     """Root mean square of a correlation map away from no shift."""
-    whole = np.square(correlation, dtype=np.float64).sum()
+    flat = correlation.ravel()
+    whole = float(np.dot(flat, flat))  # single precision is plenty for an error
     wrapped = np.r_[0 : _NEAR + 1, -_NEAR:0]
     near = np.square(correlation[np.ix_(wrapped, wrapped)], dtype=np.float64)
-    return float(np.sqrt(max(whole - near.sum(), 0.0) / max(correlation.size - near.size, 1)))
+    return float(np.sqrt(max(whole - float(near.sum()), 0.0) / max(correlation.size - near.size, 1)))
 
 
 def _workers() -> int:
@@ -270,7 +280,8 @@ def shared_strength(first: Float, second: Float, good: Mask) -> Strength:
     good
         ``(height, width)``: pixels to use.
     """
-    a, b = count_pattern(first, good), count_pattern(second, good)
+    share = _good_share(good)
+    a, b = count_pattern(first, good, share), count_pattern(second, good, share)
     correlation = scipy.fft.irfft2(
         scipy.fft.rfft2(a.deviation, workers=_workers())
         * np.conj(scipy.fft.rfft2(b.deviation, workers=_workers())),
