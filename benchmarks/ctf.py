@@ -1,7 +1,7 @@
 """CTF fits against the truth, against real spectra's reference, and against ctffind where it's given.
 
-Simulated micrographs are single long exposures of the stated dose that don't move: particles in
-ice, Poisson counts, the detector's MTF, damage to half the dose. Real ones are the 12 power
+Simulated micrographs are plain sums of five frames that don't move, of the stated dose together:
+particles in ice, Poisson counts, the detector's MTF, damage growing with dose. Real ones are the 12 power
 spectra of EMPIAR-10204 with the CTF of an independent RELION run beside them.
 """
 
@@ -32,12 +32,13 @@ from benchmarks.picking import data_folder
 from vitriflow.simulate import MovieSpec
 
 DOSE_E_PER_A2 = 40.0
+_FRAMES = 5
 ANGLE_COUNTS_ABOVE_A = 300.0
 _CS_MM = {300.0: 2.7, 200.0: 2.7, 120.0: 2.0, 80.0: 2.0}
 _BASE = MovieSpec(
     shape=(4096, 4096),
-    n_frames=1,
-    dose_per_frame_e_per_A2=DOSE_E_PER_A2,
+    n_frames=_FRAMES,
+    dose_per_frame_e_per_A2=DOSE_E_PER_A2 / _FRAMES,
     dtype="uint16",
     motion=still(),
     gain_spread=0.0,

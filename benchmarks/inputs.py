@@ -5,8 +5,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.measure import warm_cache
 from vitriflow.facility.judging import load_truth
 from vitriflow.formats import write_mrc
@@ -63,12 +61,12 @@ def make_movie(case: Case, folder: Path) -> Made:
 
 
 def make_micrograph(name: str, spec: MovieSpec, folder: Path) -> tuple[Path, Truth]:
-    """Write one long exposure that doesn't move as an aligned micrograph, or find it there."""
+    """Write the plain sum of a movie that doesn't move as an aligned micrograph, or find it there."""
     key = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:10]
     path, truth = folder / f"{name}-{key}.mrc", folder / f"{name}-{key}.json"
     if not truth.is_file():
         movie = simulate_movie(spec)
-        image = movie.frame(0).astype(np.float32)
+        image = movie.sum()
         write_mrc(path, image, spec.pixel_size_A)
         truth.write_text(json.dumps(movie.truth.to_dict()), encoding="utf-8")
     warm_cache(path)
