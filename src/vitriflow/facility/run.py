@@ -303,6 +303,7 @@ class SessionRun:
         watch = GainWatch(self.catalog, self.processing_id)
         while not self._stop.wait(_GAIN_EVERY_S):
             watch.look()
+        watch.finish()
 
     def _report(self, on_progress: Callable[[Progress], None] | None) -> None:
         if on_progress is None:
