@@ -49,14 +49,20 @@ class House:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "facility.toml"
         text = QUICK.format(patience_s=patience_s, workers=workers)
-        self.config.write_text(f'{text}\n[storage]\nroot = "{self.root}"\n{more}', encoding="utf-8")
+        self.prefix: tuple[str, ...] = ()  # what the command is started by
+        self._text = f'{text}\n{more}\n[storage]\nroot = "{self.root}"\n'
+        self.reconfigure("")
+
+    def reconfigure(self, storage: str) -> None:
+        """Write facility.toml with more lines about storage."""
+        self.config.write_text(f"{self._text}{storage}\n", encoding="utf-8")
 
     # -- the command ----------------------------------------------------------------------
 
     def vitriflow(self, *arguments: object, expect: int = 0) -> "subprocess.CompletedProcess[str]":
         """Run the command to its end; its exit code has to be the one expected."""
         done = subprocess.run(
-            _command(arguments),
+            self._command(arguments),
             capture_output=True,
             text=True,
             timeout=PATIENT_S,
@@ -76,7 +82,7 @@ class House:
         """The command in a process group of its own; whatever is left of it is killed at the end."""
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                _command(arguments),
+                self._command(arguments),
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
@@ -87,6 +93,9 @@ class House:
             yield process
         finally:
             kill_group(process)
+
+    def _command(self, arguments: tuple[object, ...]) -> list[str]:
+        return [*self.prefix, sys.executable, "-m", "vitriflow.cli", *map(str, arguments)]
 
     @property
     def said(self) -> str:
@@ -140,9 +149,9 @@ class House:
         query = select(Exposure.key, ResultRow.node).join(Exposure, Exposure.id == ResultRow.item_id)
         return sorted((key, node) for key, node in self.read(lambda orm: list(orm.execute(query))))
 
-    def events(self) -> list[str]:
+    def events(self, url: str | None = None) -> list[str]:
         """What people were told, oldest first."""
-        return list(self.read(lambda orm: list(orm.scalars(select(Event.text).order_by(Event.id)))))
+        return list(self.read(lambda orm: list(orm.scalars(select(Event.text).order_by(Event.id))), url))
 
     def attempts(self) -> int:
         """Attempts that didn't end well."""
@@ -157,10 +166,6 @@ class House:
     def project(self) -> Path:
         """The RELION project of the only session."""
         return Path(self.session().root) / "processed" / "live"
-
-
-def _command(arguments: tuple[object, ...]) -> list[str]:
-    return [sys.executable, "-m", "vitriflow.cli", *map(str, arguments)]
 
 
 def _environment() -> dict[str, str]:

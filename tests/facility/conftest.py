@@ -11,6 +11,12 @@ from tests.facility.command import House
 from vitriflow.simulate import MovieSpec, SessionReport, SessionSpec, simulate_session
 
 DIAMETER_A = 120.0
+QUICK = """\
+name: quick
+nodes:
+  motion: {step: motion.native, inputs: {movie: exposure.movie}, set: {patches_y: 0, patches_x: 0}}
+  preview: {step: preview, inputs: {micrograph: motion.micrograph}}
+"""
 # Strong contrast at a high dose: rings and particles show in a movie that takes a second
 STRONG = MovieSpec(
     shape=(512, 512),
@@ -44,6 +50,13 @@ class Played:
     def settings(self) -> tuple[str, ...]:
         """What a person has to say on the command line."""
         return ("--set", f"particle_diameter_A={DIAMETER_A}", "--set", f"gain_reference={self.gain}")
+
+    @property
+    def quick(self) -> tuple[str, ...]:
+        """Settings for tests to which it's all the same what is done: motion correction and pictures only."""
+        template = self.gain.parent.parent / "quick.yaml"
+        template.write_text(QUICK, encoding="utf-8")
+        return ("--template", str(template), "--set", f"gain_reference={self.gain}")
 
 
 def play(out: Path, **wanted: object) -> Played:

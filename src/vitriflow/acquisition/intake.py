@@ -4,6 +4,7 @@ Every look ends in at most one transaction. What is remembered between looks can
 any time: a new process finds it again in the catalog and on disk.
 """
 
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class Intake:
         self._done: dict[str, tuple[int, int | None]] = {}  # key -> size, change stamp when known
         self._items: dict[str, str] = {}
         self._problems: dict[str, str] = {}
+        self._denied: set[str] = set()  # couldn't be read: looked at again when it can
         self._frames: dict[str, int | None] = {}
         self._survey: dict[str, int] = {}
         self._lost = False
@@ -104,6 +106,8 @@ class Intake:
                     self._expects_metadata.add(row.software)
             elif row.state == ExposureState.PROBLEM:
                 self._problems[row.key] = row.problem_code or ""
+                if row.problem_code == Reason.UNREADABLE:
+                    self._denied.add(row.key)
                 self._done[row.key] = (row.size, None)
 
     def look(self) -> LookReport:
@@ -168,10 +172,11 @@ class Intake:
         clock = self.judge.clock()
         known = self._done.get(file.key)
         if known is not None:
-            if known[0] == file.size and known[1] in (None, file.changed_ns):
+            allowed = file.key in self._denied and os.access(file.path, os.R_OK)
+            if known[0] == file.size and known[1] in (None, file.changed_ns) and not allowed:
                 self._done[file.key] = (file.size, file.changed_ns)
                 return None
-            return self._reopened(file, clock)
+            return self._reopened(file, clock, report)
         watched = self._watched.get(file.key)
         fresh = watched is None
         if watched is None:
@@ -185,15 +190,18 @@ class Intake:
         report.waiting += 1
         return _Change(file, ExposureState.SEEN) if fresh else None
 
-    def _reopened(self, file: FileSeen, clock: float) -> _Change:
+    def _reopened(self, file: FileSeen, clock: float, report: LookReport) -> _Change:
         """A finished file that changes again goes back to being watched; people are told."""
+        report.waiting += 1
         was_problem = self._problems.pop(file.key, None)
         self._done.pop(file.key)
+        self._denied.discard(file.key)
         watched = self._watched[file.key] = Watched(file, clock, clock)
         watched.deceptive = True
         self.judge.forget_frames(self._frames.pop(file.key, None))
         if was_problem is None:
-            self._say("warning", f"{file.key} changed after it was taken in; it will be processed anew")
+            what = f"{file.key} changed after it was taken in; results there are of the file as it was"
+            self._say("warning", f"{what}. Run with --processing NEW-NAME to process it as it is now.")
         return _Change(file, ExposureState.SEEN, {"problem_code": None, "problem": None})
 
     def _finish(self, watched: Watched, report: LookReport, files: dict[str, FileSeen]) -> _Change | None:
@@ -274,6 +282,8 @@ class Intake:
     def _problem(self, file: FileSeen, reason: Reason, text: str, report: LookReport) -> _Change:
         self._settle(file)
         self._problems[file.key] = reason
+        if reason == Reason.UNREADABLE and not os.access(file.path, os.R_OK):
+            self._denied.add(file.key)
         report.problems += 1
         return _Change(file, ExposureState.PROBLEM, {"problem_code": str(reason), "problem": text})
 
