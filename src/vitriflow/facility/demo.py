@@ -19,6 +19,7 @@ from vitriflow.config import Config
 from vitriflow.errors import BadParameter, VitriflowError
 from vitriflow.facility.judging import Comparison, compare, load_truth
 from vitriflow.facility.run import Progress, RunRequest, SessionRun
+from vitriflow.simulate import MovieSpec
 
 SHAPE, FRAMES = "2048x2048", 16
 DIAMETER_A = 120.0
@@ -154,7 +155,11 @@ def run_demo(
                 sample="phantom",
                 session=SESSION,
                 template="single-particle",
-                parameters={"particle_diameter_A": DIAMETER_A, "gain_reference": str(gain)},
+                parameters={
+                    "particle_diameter_A": DIAMETER_A,
+                    "gain_reference": str(gain),
+                    "amplitude_contrast": MovieSpec().amplitude_contrast,  # no file says it
+                },
             ),
         )
         on_start(session_run)
