@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import Case, Made, make_movie
 from benchmarks.measure import table, workspace
-from benchmarks.motion import FALCON, K3, field_error_px
+from benchmarks.motion import FALCON, K3, field_error
 from vitriflow.formats import open_movie, read_gain
 from vitriflow.kernels import Corrected, MotionSettings, correct_movie, gain_factor
 from vitriflow.simulate import MovieSpec
@@ -82,7 +82,7 @@ def _one(made: Made, device: str, threads: int) -> dict[str, Any]:
         "with_decode_s": from_file["seconds"],
         "decode_alone_s": decode_s,
         "peak_GB": from_memory["peak_GB"],
-        "error_px": field_error_px(from_memory["result"].motion, made.truth),
+        "error_px": field_error(from_memory["result"].motion, made.truth).blurring_px,
         "against_cpu_px": _difference(from_memory["result"], on_cpu),
         "bytes_at_least": BYTES_PER_PIXEL_AND_FRAME * spec.n_frames * spec.shape[0] * spec.shape[1],
     }

@@ -31,7 +31,7 @@ class Usage:
     """What one run of one program took.
 
     ``peak_bytes`` is the largest resident memory of the process tree, sampled every 0.1 s, and at
-    least the largest that the kernel saw in any one process of it.
+    least the largest that the kernel saw in the first process of it.
     """
 
     wall_s: float
@@ -82,7 +82,7 @@ def measure(
         wall = time.perf_counter() - started
         killer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
-        peak = max(watch.stop(), resources.ru_maxrss * 1024)
+        peak = watch.stop()  # not ru_maxrss: until it execs, a child counts our own pages as its
         out.seek(0)
         err.seek(0)
         usage = Usage(
@@ -117,12 +117,22 @@ class _Watch:
                 if number % _SAMPLES_A_LISTING == 0:
                     children = self._process.children(recursive=True)
                 number += 1
-                self._peak = max(self._peak, sum(map(_resident_bytes, [self._process, *children])))
+                together = sum(map(_resident_bytes, [self._process, *children]))
+                self._peak = max(self._peak, together, _own_peak_bytes(self._process.pid))
 
     def stop(self) -> int:
         self._end.set()
         self._thread.join()
         return self._peak
+
+
+def _own_peak_bytes(pid: int) -> int:
+    """The kernel's own peak of a process since it was exec'ed (proc(5), VmHWM); 0 when it's gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _resident_bytes(process: psutil.Process) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import starfile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vitriflow.exports._names import ProjectNames, safe_part, safe_path
@@ -18,6 +18,7 @@ PARTS = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=12)
 
 
+@example("+")
 @given(PARTS)
 def test_any_file_name_becomes_plain(text: str) -> None:
     assert SAFE.fullmatch(safe_part(text))

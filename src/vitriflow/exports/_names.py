@@ -34,7 +34,7 @@ def safe_part(text: str) -> str:
     if not (stem and _SUFFIX.fullmatch(suffix)):
         stem, dot, suffix = text, "", ""
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-    return f"{_UNSAFE_LETTER.sub('_', plain).lstrip('.-')}-{digest}{dot}{suffix}".lstrip("-")
+    return f"{_UNSAFE_LETTER.sub('_', plain).lstrip('.+-')}-{digest}{dot}{suffix}".lstrip("-")
 
 
 def safe_path(text: str) -> str:
