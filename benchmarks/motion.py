@@ -319,9 +319,12 @@ def _errors(outcomes: list[Outcome]) -> str:
                 outcome.made.case.name,
                 f"{spec.shape[1]} x {spec.shape[0]} x {spec.n_frames}",
                 f"{spec.dose_per_pixel:.2g}",
-                *(_px(error and error.blurring_px) for error in (outcome.native, outcome.relion)),
                 *(
-                    _px(error and error.anchored_px)
+                    _px(None if error is None else error.blurring_px)
+                    for error in (outcome.native, outcome.relion)
+                ),
+                *(
+                    _px(None if error is None else error.anchored_px)
                     for error in (outcome.native, outcome.native_star, outcome.relion)
                 ),
                 f"{outcome.series['warm'].extra('step_s').median:.1f}",

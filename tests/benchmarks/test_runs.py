@@ -28,9 +28,9 @@ def test_motion_without_a_peer_still_gives_time_and_error(monkeypatch: pytest.Mo
     monkeypatch.setattr(peers, "relion", lambda: None)
     text, data = motion.run(False, cases=[MOTION], rounds=1)
     (case,) = data["cases"]
-    assert case["native_error_px"] < 1.0
-    assert case["native_star_error_px"] < 1.0
-    assert case["relion_error_px"] is None
+    assert case["native_error"]["blurring_px"] < 1.0
+    assert case["native_star_error"]["anchored_px"] < 1.5
+    assert case["relion_error"] is None
     assert case["programs"]["warm"]["step_s"]["median"] < case["programs"]["warm"]["wall_s"]["median"]
     assert "RELION isn't installed" in text
 
@@ -40,7 +40,7 @@ def test_motion_with_relion_gives_both_errors_and_a_plot(relion: Path, results: 
     assert relion
     text, data = motion.run(False, cases=[MOTION], rounds=1)
     (case,) = data["cases"]
-    assert 0 < case["relion_error_px"] < 2.0
+    assert 0 < case["relion_error"]["blurring_px"] < 2.0
     assert data["summary"]["ratio"]["time_cold"] > 0
     assert (results / "motion.png").stat().st_size > 1000
     assert "RELION, whole command" in text
