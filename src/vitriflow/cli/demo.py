@@ -15,7 +15,7 @@ from rich.table import Table
 
 from vitriflow.cli.options import open_catalog
 from vitriflow.cli.progress import RunDisplay
-from vitriflow.cli.session import start_pages
+from vitriflow.cli.session import free_port, start_pages
 from vitriflow.config import Config
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def demo(
     out = out.expanduser().absolute()
     clear_demo(out)
     config = Config().with_root(out / "results")
-    port = port or _free_port()
+    port = free_port("127.0.0.1", port)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _asks(stopped))
@@ -83,14 +83,6 @@ def _asks(stopped: threading.Event) -> "signal._HANDLER":
         signal.signal(number, signal.SIG_DFL)
 
     return ask
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _page_answers(url: str) -> bool:

@@ -1,6 +1,7 @@
 """vitriflow run, status, explain, serve: a session from the command line."""
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from vitriflow.cli.options import ConfigOption, OutOption, SetOption, configured, open_catalog, parse_settings
 from vitriflow.cli.progress import RunDisplay
+from vitriflow.errors import BadParameter
 
 if TYPE_CHECKING:
     from vitriflow.facility.run import SessionRun
@@ -71,8 +73,9 @@ def run(
         console.print(f"session    {session_run.session.key}", highlight=False, markup=False)
         console.print(f"results in {session_run.folder.root}", highlight=False, markup=False, soft_wrap=True)
         if serve:
-            pages = start_pages(config, out)
-            console.print(f"pages on   http://{settled.web.host}:{settled.web.port}/", highlight=False)
+            port = free_port(settled.web.host, settled.web.port)
+            pages = start_pages(config, out, "--port", str(port))
+            console.print(f"pages on   http://{settled.web.host}:{port}/", highlight=False)
         with RunDisplay(console) as display:
             counts = session_run.run(display.update)
     finally:
@@ -93,6 +96,29 @@ def _stop_on_signals(session_run: "SessionRun") -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, when nobody listens on it yet; for 0 any that is free.
+
+    Raises
+    ------
+    BadParameter
+        When it's taken, or the address isn't one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise BadParameter(
+                f"{host}:{port}",
+                "an address and a port to serve the pages on",
+                error.strerror or str(error),
+                "Set web.host and web.port in facility.toml, or give 'vitriflow serve' a --port; 0 takes a free one.",
+            ) from error
+        return int(probe.getsockname()[1])
 
 
 def start_pages(config: Path | None, out: Path | None, *extra: str) -> "subprocess.Popen[bytes]":
@@ -125,7 +151,8 @@ def serve(
         allowed_hosts=("localhost", "127.0.0.1", "::1", *settled.web.names),
         scan_interval_s=settled.acquisition.scan_interval_s,
     )
-    address, number = host or settled.web.host, settled.web.port if port is None else port
+    address = host or settled.web.host
+    number = free_port(address, settled.web.port if port is None else port)
     if not is_loopback(address):
         typer.echo(
             "Everybody who reaches this address sees everything: put a proxy with sign-in before it.",
