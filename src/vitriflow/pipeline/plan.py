@@ -129,8 +129,9 @@ class _Checker:
         steps = {name: self._step(name) for name in self.written.nodes}
         sources = {name: self._inputs(name, steps) for name in steps}
         self._refuse_loops(sources)
-        parameters = {name: self._parameters(name, step) for name, step in steps.items()}
-        self._refuse_unused(steps)
+        values = {name: self._values(name, step) for name, step in steps.items()}
+        self._refuse_unused(steps)  # first: a misspelt name explains a missing value
+        parameters = {name: self._validated(name, step, *values[name]) for name, step in steps.items()}
         nodes = [
             PlanNode(name, step, parameters[name], sources[name], step.resources(parameters[name]), None)
             for name, step in steps.items()
@@ -244,7 +245,8 @@ class _Checker:
                 "Cut one of these inputs.",
             )
 
-    def _parameters(self, name: str, step: Step[Any, Any]) -> StepParameters:
+    def _values(self, name: str, step: Step[Any, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """What is set for a node, and where each value stands."""
         fields = step.Parameters.model_fields
         own = self.written.nodes[name].set
         values: dict[str, Any] = {}
@@ -270,6 +272,11 @@ class _Checker:
                     repr(key),
                     _nearest(key, fields),
                 )
+        return values, origin
+
+    def _validated(
+        self, name: str, step: Step[Any, Any], values: dict[str, Any], origin: Mapping[str, str]
+    ) -> StepParameters:
         try:
             checked: StepParameters = step.Parameters.model_validate(values)
         except ValidationError as error:
@@ -283,15 +290,18 @@ class _Checker:
         field = str(first["loc"][0]) if first["loc"] else ""
         doc = (step.Parameters.model_fields[field].description or "") if field else ""
         what = f"parameter '{field}' of node '{name}' ({step.name})"
-        expected = first["msg"] + (f" ({doc})" if doc else "")
-        found = "nothing" if first["type"] == "missing" else repr(first["input"])
+        missing = first["type"] == "missing"
+        said = "a value" if missing else first["msg"].removeprefix("Input should be ")
+        expected = said + (f" ({doc})" if doc else "")
+        found = "nothing" if missing else repr(first["input"])
         where = origin.get(field)
         if where == "given":
             return BadParameter(what, expected, found, "Give another value.")
         place = ("nodes", name, "set", field) if where == "set" else ("parameters", field)
         if where is None:
             place = ("nodes", name)
-        remedy = "Give the value." if where is None else "Correct the value."
+        given = f"Give it with --set {field}=VALUE, in facility.toml, or here in the template."
+        remedy = given if where is None else "Correct the value."
         return self._error(place, what, expected, found, remedy)
 
     def _refuse_unused(self, steps: Mapping[str, Step[Any, Any]]) -> None:
