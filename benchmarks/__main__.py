@@ -68,7 +68,7 @@ def main() -> None:
     failed = False
     for name in arguments.only or BENCHMARKS:
         print(f"== {name} ...", flush=True)
-        started = time.monotonic()
+        started, busy = time.monotonic(), os.getloadavg()[0]
         try:
             run = importlib.import_module(f"benchmarks.{name}").run
             with contextlib.nullcontext() if name == "gpu" else on_cores(CORES):
@@ -79,9 +79,12 @@ def main() -> None:
             section, values = f"## {name}\n\nfailed: {error}\n", {"failed": str(error)}
         if not section.startswith("## "):
             section = f"## {name.replace('_', ' ').capitalize()}\n\n{section}\n"
+        seconds = round(time.monotonic() - started, 1)
+        load = f"{busy:.1f} before, {os.getloadavg()[0]:.1f} after"
+        section += f"\nTook {seconds:.0f} s; load average of the machine {load}.\n"
         print(section, flush=True)
         sections.append(section)
-        data[name] = {**values, "benchmark_seconds": round(time.monotonic() - started, 1)}
+        data[name] = {**values, "benchmark_seconds": seconds, "load_average_before": round(busy, 2)}
         _write(folder, arguments.set, data, sections)
     print(goals_table(goals(data)))
     print(f"Written to {folder}/{arguments.set}.md and .json")
