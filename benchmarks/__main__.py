@@ -62,7 +62,10 @@ def main() -> None:
             os.environ[variable] = str(value.absolute())
     folder = results_folder()
     facts = machine()
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    # What others would type: where this machine keeps its files is nobody's business.
+    command = " ".join(
+        ["python -m benchmarks", arguments.set, *(f"--only {n}" for n in arguments.only or ())]
+    )
     data: dict[str, object] = {"command": command, "machine": facts}
     sections: list[str] = []
     failed = False
@@ -81,12 +84,13 @@ def main() -> None:
             section = f"## {name.replace('_', ' ').capitalize()}\n\n{section}\n"
         seconds = round(time.monotonic() - started, 1)
         load = f"{busy:.1f} before, {os.getloadavg()[0]:.1f} after"
-        section += f"\nTook {seconds:.0f} s; load average of the machine {load}.\n"
+        section += f"\nTook {seconds:.0f} s; the machine's load average was {busy:.1f} before it began.\n"
         print(section, flush=True)
         sections.append(section)
         data[name] = {**values, "benchmark_seconds": seconds, "load_average_before": round(busy, 2)}
         _write(folder, arguments.set, data, sections)
-    print(goals_table(goals(data)))
+    if goals(data):
+        print(goals_table(goals(data)))
     print(f"Written to {folder}/{arguments.set}.md and .json")
     if arguments.docs:
         write_docs(folder, arguments.set, DOCS)
@@ -99,7 +103,8 @@ def _write(folder: Path, name: str, data: dict[str, object], sections: list[str]
     assert isinstance(facts, dict)
     heading = ", ".join(f"{key} {value}" for key, value in facts.items())
     lines = [f"# Benchmarks, {name} set", "", f"`{data['command']}`", "", heading, ""]
-    lines += [goals_table(goals(data)), "", *sections]
+    lines += [goals_table(goals(data)), ""] if goals(data) else []
+    lines += sections
     (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
     (folder / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
