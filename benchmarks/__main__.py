@@ -83,7 +83,6 @@ def main() -> None:
         if not section.startswith("## "):
             section = f"## {name.replace('_', ' ').capitalize()}\n\n{section}\n"
         seconds = round(time.monotonic() - started, 1)
-        load = f"{busy:.1f} before, {os.getloadavg()[0]:.1f} after"
         section += f"\nTook {seconds:.0f} s; the machine's load average was {busy:.1f} before it began.\n"
         print(section, flush=True)
         sections.append(section)
