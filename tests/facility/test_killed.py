@@ -128,6 +128,12 @@ def test_what_results_name_is_there_and_whole(killed: tuple[House, int], undistu
             assert size == sizes[1][name], name
 
 
+def test_nothing_half_written_is_left(killed: tuple[House, int]) -> None:
+    root = Path(killed[0].session().root)
+    marks = {".gui_projectdir", ".pipeline_has_changed"}  # RELION's own
+    assert [path for path in root.rglob(".*") if path.name not in marks] == []
+
+
 def test_no_worker_outlives_its_run(killed: tuple[House, int]) -> None:
     folder = str(killed[0].folder)
     left = [p.pid for p in psutil.process_iter() if _is_ours(p, folder)]

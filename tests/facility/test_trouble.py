@@ -209,14 +209,12 @@ def test_other_parameters_for_the_same_processing_are_refused_and_a_new_processi
     house: House, copied: Callable[[int], Played]
 ) -> None:
     played = copied(1)
-    house.vitriflow("run", played.source, "--once", *played.settings)
-    other = ("--set", "particle_diameter_A=200")
+    house.vitriflow("run", played.source, "--once", *played.quick, "--set", "max_shift_A=50")
+    other = (*played.quick, "--set", "max_shift_A=40")
     refused = house.vitriflow("run", played.source, "--once", *other, expect=2)
-    assert "particle_diameter_A: 120.0 -> 200" in refused.stderr
+    assert "max_shift_A: 50 -> 40" in refused.stderr
     assert "another name" in refused.stderr
     assert house.counts().exposures.done == 1
-    house.vitriflow(
-        "run", played.source, "--once", *played.settings, *other[:1], "bin_factor=2", "--processing", "binned"
-    )
+    house.vitriflow("run", played.source, "--once", *other, "--processing", "second")
     entries = house.json("status", house.session().key)
-    assert {entry["processing"]: entry["counts"]["done"] for entry in entries} == {"live": 1, "binned": 1}
+    assert {entry["processing"]: entry["counts"]["done"] for entry in entries} == {"live": 1, "second": 1}
