@@ -199,7 +199,7 @@ class SessionRun:
             self._stop.set()
             for helper in helpers:
                 helper.join()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # its thread mustn't outlive the interpreter
             self._end(finished)
         if self._failure is not None:
             raise self._failure

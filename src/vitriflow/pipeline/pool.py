@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -324,7 +325,8 @@ class LocalPool(Executor):
             worker.process.kill()
             worker.process.join()
         code = worker.process.exitcode
-        worker.process.close()
+        with suppress(ValueError):  # another thread's wait took its exit status a moment ago
+            worker.process.close()
         if not worker.ready and self._open:
             self._came_to_nothing(_how_it_died(code))
         call = worker.call
