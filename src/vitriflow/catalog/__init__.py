@@ -1,5 +1,16 @@
 """What is known: tables, queries, migrations."""
 
+from vitriflow.catalog.custody import (
+    Alarm,
+    ArchiveCopy,
+    FileState,
+    Hold,
+    Node,
+    OpticsGroup,
+    Place,
+    SourceFile,
+    TiltSeries,
+)
 from vitriflow.catalog.engine import Catalog, is_away, now
 from vitriflow.catalog.leases import LeaseHandle, take_lease, this_owner
 from vitriflow.catalog.schema import check_schema, found_revision, newest_revision, upgrade
@@ -23,6 +34,8 @@ from vitriflow.catalog.tables import (
 )
 
 __all__ = [
+    "Alarm",
+    "ArchiveCopy",
     "Attempt",
     "Base",
     "Catalog",
@@ -30,17 +43,24 @@ __all__ = [
     "Experiment",
     "Exposure",
     "ExposureState",
+    "FileState",
+    "Hold",
     "Lease",
     "LeaseHandle",
     "Measure",
     "Microscope",
+    "Node",
+    "OpticsGroup",
+    "Place",
     "Processing",
     "ResultRow",
     "Sample",
     "Session",
     "SessionState",
+    "SourceFile",
     "Task",
     "TaskState",
+    "TiltSeries",
     "check_schema",
     "found_revision",
     "is_away",

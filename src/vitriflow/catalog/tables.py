@@ -99,6 +99,10 @@ class Session(Base):
     root: Mapped[str] = mapped_column(Text)  # the session's own folder
     settings: Mapped[dict[str, Any]] = mapped_column(default=dict)  # imaging parameters, as asked
     survey: Mapped[dict[str, Any]] = mapped_column(default=dict)  # counts of files by what they are
+    mode: Mapped[str] = mapped_column(String(16), default="in_place", server_default="in_place")  # or copy
+    residence: Mapped[str] = mapped_column(
+        String(16), default="resident", server_default="resident"
+    )  # resident, archived, both: where its raw files are
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 
@@ -124,6 +128,10 @@ class Exposure(Base):
     size: Mapped[int] = mapped_column(BigInteger, default=0)
     blake3: Mapped[str | None] = mapped_column(String(64))
     optics_group: Mapped[int] = mapped_column(default=1)
+    grid_square: Mapped[str | None] = mapped_column(String(128))
+    foil_hole: Mapped[str | None] = mapped_column(String(128))
+    tilt_series: Mapped[str | None] = mapped_column(String(256))
+    tilt_angle_deg: Mapped[float | None]
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, default=dict)
     first_seen_at: Mapped[datetime]
     complete_at: Mapped[datetime | None]

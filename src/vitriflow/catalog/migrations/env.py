@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from vitriflow.catalog.tables import Base
+from vitriflow.catalog import Base
 
 
 def run() -> None:
