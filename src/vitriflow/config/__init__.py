@@ -1,0 +1,39 @@
+"""facility.toml: one typed configuration file, with errors that name the line and the remedy.
+
+Sections stand in ``sections.py`` and ``microscopes.py``, the whole in ``facility.py``, reading in
+``loading.py``, and what ``vitriflow init`` writes in ``example.toml``.
+"""
+
+from vitriflow.config.facility import Config
+from vitriflow.config.loading import ENVIRONMENT, FILE_NAME, example_config, find_config, load_config
+from vitriflow.config.microscopes import MicroscopeSection
+from vitriflow.config.sections import (
+    DEFAULT_ROOT,
+    AcquisitionSection,
+    CatalogSection,
+    ComputeSection,
+    FacilitySection,
+    ProcessingSection,
+    Section,
+    StorageSection,
+    WebSection,
+)
+
+__all__ = [
+    "DEFAULT_ROOT",
+    "ENVIRONMENT",
+    "FILE_NAME",
+    "AcquisitionSection",
+    "CatalogSection",
+    "ComputeSection",
+    "Config",
+    "FacilitySection",
+    "MicroscopeSection",
+    "ProcessingSection",
+    "Section",
+    "StorageSection",
+    "WebSection",
+    "example_config",
+    "find_config",
+    "load_config",
+]

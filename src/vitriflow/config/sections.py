@@ -1,0 +1,95 @@
+"""What facility.toml may hold: one typed section each."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_ROOT = "vitriflow-data"
+
+
+class Section(BaseModel):
+    """Parent of all sections: unknown names are errors, values don't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FacilitySection(Section):
+    """Who runs this installation."""
+
+    name: str = Field(default="my facility", min_length=1, description="shown on pages and in reports")
+
+
+class StorageSection(Section):
+    """Where sessions live."""
+
+    root: Path = Field(
+        default=Path(DEFAULT_ROOT), description="folder below which every session gets its own"
+    )
+    reserve_bytes: int = Field(
+        default=2 * 1024**3, ge=0, description="processing pauses when less than this is free (bytes)"
+    )
+
+
+class CatalogSection(Section):
+    """What is known, by URL alone."""
+
+    url: str | None = Field(
+        default=None, description="SQLAlchemy URL; without one, catalog.db (SQLite) below storage.root"
+    )
+
+
+class ComputeSection(Section):
+    """How this machine works."""
+
+    workers: int | None = Field(
+        default=None, ge=1, le=512, description="processes side by side; one for every 2 cores without"
+    )
+    threads_per_worker: int | None = Field(
+        default=None, ge=1, le=256, description="threads of each; the cores shared out without"
+    )
+    gpus: list[int] | None = Field(
+        default=None, description="GPU numbers to use; all found without, [] for none"
+    )
+
+    def resolved(self, cores: int) -> tuple[int, int]:
+        """Workers and threads of each on a machine with that many cores."""
+        workers = self.workers or max(1, cores // 2)
+        return workers, self.threads_per_worker or max(1, cores // workers)
+
+
+class AcquisitionSection(Section):
+    """How a microscope's folder is watched."""
+
+    scan_interval_s: float = Field(default=1.0, gt=0, le=3600, description="time between two looks (s)")
+    quiet_s: float = Field(
+        default=2.0, ge=0, le=3600, description="a whole file must have stopped changing for this long (s)"
+    )
+    patience_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86400,
+        description="an incomplete file that stopped growing is given up after (s)",
+    )
+
+
+class WebSection(Section):
+    """Where the pages are served."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; only this machine by default")
+    port: int = Field(default=8300, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    names: tuple[str, ...] = Field(
+        default=(), description="host names that browsers may use besides localhost; others are refused"
+    )
+
+
+class ProcessingSection(Section):
+    """What is done with each exposure."""
+
+    template: str = Field(
+        default="auto",
+        description="a shipped template's name, a YAML file, or auto: by what the folder holds",
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="values for the template's steps; one that no step uses is an error"
+    )
