@@ -56,11 +56,13 @@ def open_session(
     sample: str,
     settings: Mapping[str, Any],
     root_of: Callable[[datetime], Path],
+    mode: str = "in_place",
 ) -> Session:
     """Find the session of that key, or make it with what it belongs to; activate it.
 
     ``root_of`` gives the session's folder for its time of creation, so that a session that
-    goes on in a later month keeps its folder.
+    goes on in a later month keeps its folder. ``mode`` (``copy`` or ``in_place``) is that of a new
+    session; one that's there keeps its own.
 
     Raises
     ------
@@ -86,6 +88,7 @@ def open_session(
             root=str(root_of(stamp)),
             settings=dict(settings),
             survey={},
+            mode=mode,
             created_at=stamp,
         )
         orm.add(session)
@@ -138,6 +141,7 @@ def write_session_record(catalog: Catalog, key: str, path: Path) -> None:
             "experiment": experiment.name,
             "sample": sample.name,
             "source": session.source,
+            "mode": session.mode,
             "settings": session.settings,
             "created_at": session.created_at.isoformat(),
             "closed_at": session.closed_at.isoformat() if session.closed_at else None,

@@ -23,13 +23,18 @@ class SessionFolder:
 
     @property
     def raw(self) -> Path:
-        """Movies and their metadata as they came; a link to the source when files stay in place."""
+        """Movies and their metadata as they came: a folder of copies, or a link to the source."""
         return self.root / "raw"
 
     @property
     def previews(self) -> Path:
         """Small images for the pages."""
         return self.root / "previews"
+
+    @property
+    def manifest(self) -> Path:
+        """One JSON line for each file that was proved."""
+        return self.root / "manifest.jsonl"
 
     @property
     def record(self) -> Path:
@@ -64,8 +69,8 @@ def session_folder(
     )
 
 
-def make_session_folder(folder: SessionFolder, source: Path) -> None:
-    """Make the folders of a session whose files stay where the microscope wrote them.
+def make_session_folder(folder: SessionFolder, source: Path, mode: str = "in_place") -> None:
+    """Make the folders of a session. ``raw`` is a folder in mode ``copy``, else a link to the source.
 
     Raises
     ------
@@ -75,7 +80,9 @@ def make_session_folder(folder: SessionFolder, source: Path) -> None:
     try:
         for path in (folder.root, folder.previews, folder.root / "processed"):
             path.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-        if not folder.raw.is_symlink() and not folder.raw.exists():
+        if mode == "copy":
+            _make_raw(folder)
+        elif not folder.raw.is_symlink() and not folder.raw.exists():
             folder.raw.symlink_to(source.absolute(), target_is_directory=True)
     except OSError as error:
         raise VitriflowError(
@@ -84,13 +91,25 @@ def make_session_folder(folder: SessionFolder, source: Path) -> None:
             error.strerror or str(error),
             "Check that storage.root is right in facility.toml and that this user may write there.",
         ) from error
-    if folder.raw.is_symlink() and folder.raw.readlink() != source.absolute():
+    if mode != "copy" and folder.raw.is_symlink() and folder.raw.readlink() != source.absolute():
         raise VitriflowError(
             str(folder.raw),
             f"a link to {source.absolute()}",
             f"a link to {folder.raw.readlink()}",
             "Give the session another name with --session.",
         )
+
+
+def _make_raw(folder: SessionFolder) -> None:
+    """The folder that files are copied to; never through a link to the source."""
+    if folder.raw.is_symlink():
+        raise VitriflowError(
+            str(folder.raw),
+            "a folder, for a session whose files are copied",
+            f"a link to {folder.raw.readlink()}: its files were taken in where they are",
+            "Give the copied session another name with --session.",
+        )
+    folder.raw.mkdir(exist_ok=True, mode=FOLDER_MODE)
 
 
 def free_bytes(path: Path) -> int:
