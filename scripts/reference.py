@@ -9,7 +9,7 @@ import typer.main
 from pydantic import BaseModel
 
 from vitriflow.cli.app import app
-from vitriflow.config import Config, MicroscopeSection
+from vitriflow.config import CameraSection, Config, LimitsSection, MicroscopeSection, TierSection
 from vitriflow.errors import Reason
 from vitriflow.steps import find_step, step_names
 from vitriflow.steps.records import Result
@@ -53,8 +53,15 @@ def config_page() -> str:
         section = field.annotation
         assert isinstance(section, type)
         lines += ["", f"## [{name}]", "", (section.__doc__ or "").strip(), "", *_fields(section)]
-    lines += ["", "## [microscopes.NAME]", "", (MicroscopeSection.__doc__ or "").strip(), ""]
-    return "\n".join([*lines, *_fields(MicroscopeSection), ""])
+    parts: tuple[tuple[str, type[BaseModel]], ...] = (
+        ("storage.tiers.NAME", TierSection),
+        ("microscopes.NAME", MicroscopeSection),
+        ("microscopes.NAME.cameras.CAMERA", CameraSection),
+        ("microscopes.NAME.limits", LimitsSection),
+    )
+    for title, model in parts:
+        lines += ["", f"## [{title}]", "", (model.__doc__ or "").strip(), "", *_fields(model)]
+    return "\n".join([*lines, ""])
 
 
 def steps_page() -> str:

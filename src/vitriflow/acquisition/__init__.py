@@ -1,5 +1,6 @@
 """Finds finished exposures and registers them."""
 
+from vitriflow.acquisition.drives import local_path
 from vitriflow.acquisition.intake import Intake, LookReport
 from vitriflow.acquisition.recognise import FileKind, Recognised, item_of, recognise
 from vitriflow.acquisition.scan import FileSeen, SourceLostError, look
@@ -16,6 +17,7 @@ __all__ = [
     "Verdict",
     "Watched",
     "item_of",
+    "local_path",
     "look",
     "recognise",
 ]

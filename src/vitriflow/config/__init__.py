@@ -6,16 +6,19 @@ Sections stand in ``sections.py`` and ``microscopes.py``, the whole in ``facilit
 
 from vitriflow.config.facility import Config
 from vitriflow.config.loading import ENVIRONMENT, FILE_NAME, example_config, find_config, load_config
-from vitriflow.config.microscopes import MicroscopeSection
+from vitriflow.config.microscopes import CameraSection, LimitsSection, MicroscopeSection
+from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
     DEFAULT_ROOT,
     AcquisitionSection,
     CatalogSection,
     ComputeSection,
     FacilitySection,
+    MonitorsSection,
     ProcessingSection,
     Section,
     StorageSection,
+    TierSection,
     WebSection,
 )
 
@@ -24,14 +27,19 @@ __all__ = [
     "ENVIRONMENT",
     "FILE_NAME",
     "AcquisitionSection",
+    "CameraSection",
     "CatalogSection",
     "ComputeSection",
     "Config",
     "FacilitySection",
+    "LimitsSection",
     "MicroscopeSection",
+    "MonitorsSection",
     "ProcessingSection",
+    "ReleaseSection",
     "Section",
     "StorageSection",
+    "TierSection",
     "WebSection",
     "example_config",
     "find_config",

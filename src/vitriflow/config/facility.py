@@ -3,14 +3,16 @@
 import re
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vitriflow.config.microscopes import MicroscopeSection
+from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
     AcquisitionSection,
     CatalogSection,
     ComputeSection,
     FacilitySection,
+    MonitorsSection,
     ProcessingSection,
     Section,
     StorageSection,
@@ -28,8 +30,10 @@ class Config(Section):
     catalog: CatalogSection = CatalogSection()
     compute: ComputeSection = ComputeSection()
     acquisition: AcquisitionSection = AcquisitionSection()
+    release: ReleaseSection = ReleaseSection()
     web: WebSection = WebSection()
     processing: ProcessingSection = ProcessingSection()
+    monitors: MonitorsSection = MonitorsSection()
     microscopes: dict[str, MicroscopeSection] = Field(default_factory=dict)
 
     @field_validator("microscopes")
@@ -39,6 +43,17 @@ class Config(Section):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"a microscope's name has letters, digits, - and _ only, not {name!r}")
         return value
+
+    @model_validator(mode="after")
+    def _copies_are_known(self) -> "Config":
+        for where, names in (("storage", self.storage.copies), ("release", self.release.copies or ())):
+            for name in names:
+                if name != "disk" and name not in self.storage.tiers:
+                    raise ValueError(f"{where}.copies to name 'disk' or a section [storage.tiers.{name}]")
+        for name in self.storage.tiers:
+            if name == "disk" or not _NAME.fullmatch(name):
+                raise ValueError(f"a tier's name of letters, digits, - and _ that isn't 'disk', not {name!r}")
+        return self
 
     @property
     def catalog_url(self) -> str:

@@ -4,12 +4,12 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from vitriflow.config.facility import Config
-from vitriflow.config.microscopes import MicroscopeSection
+from vitriflow.config.sections import Section, TierSection
 from vitriflow.errors import BadConfig
 
 ENVIRONMENT = "VITRIFLOW_CONFIG"
@@ -64,25 +64,43 @@ _FILES = ("gain_reference", "defects")
 
 
 def _anchored(config: Config, folder: Path) -> Config:
-    storage = config.storage.model_copy(update={"root": folder / config.storage.root.expanduser()})
-    microscopes = {
-        name: scope.model_copy(
-            update={
-                field: folder / value.expanduser()
-                for field in _FILES
-                if (value := getattr(scope, field)) is not None
-            }
-        )
-        for name, scope in config.microscopes.items()
-    }
+    """Relative paths are below the file's own folder."""
+    storage = config.storage.model_copy(
+        update={
+            "root": folder / config.storage.root.expanduser(),
+            "tiers": {name: _anchored_tier(tier, folder) for name, tier in config.storage.tiers.items()},
+        }
+    )
     parameters = {
         name: str(folder / Path(value).expanduser()) if name in _FILES and isinstance(value, str) else value
         for name, value in config.processing.parameters.items()
     }
-    processing = config.processing.model_copy(update={"parameters": parameters})
     return config.model_copy(
-        update={"storage": storage, "microscopes": microscopes, "processing": processing}
+        update={
+            "storage": storage,
+            "microscopes": {name: _below(scope, folder) for name, scope in config.microscopes.items()},
+            "processing": config.processing.model_copy(update={"parameters": parameters}),
+        }
     )
+
+
+def _below(value: Any, folder: Path) -> Any:
+    """The same with every path in it below a folder."""
+    if isinstance(value, Path):
+        return folder / value.expanduser()
+    if isinstance(value, Section):
+        fields = {name: _below(getattr(value, name), folder) for name in type(value).model_fields}
+        return value.model_copy(update=fields)
+    if isinstance(value, dict):
+        return {name: _below(inner, folder) for name, inner in value.items()}
+    return tuple(_below(inner, folder) for inner in value) if isinstance(value, tuple) else value
+
+
+def _anchored_tier(tier: TierSection, folder: Path) -> TierSection:
+    path = (tier.model_extra or {}).get("path")
+    if not isinstance(path, str):
+        return tier
+    return tier.model_copy(update={"path": str(folder / Path(path).expanduser())})
 
 
 def _explained(path: Path, text: str, error: ValidationError) -> BadConfig:
@@ -105,8 +123,12 @@ def _explained(path: Path, text: str, error: ValidationError) -> BadConfig:
 def _suggestion(where: tuple[str, ...]) -> str:
     model: Any = Config
     for part in where[:-1]:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = field.annotation if field is not None else MicroscopeSection
+        fields = getattr(model, "model_fields", None)
+        if fields is None:  # a table of named sections: this part is the name of one
+            values = get_args(model)
+            model = values[1] if len(values) == 2 else None
+        else:
+            model = fields[part].annotation if part in fields else None
     names = ", ".join(getattr(model, "model_fields", {}))
     return f"Known here: {names}" if names else "Remove it"
 

@@ -14,6 +14,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TierSection(BaseModel):
+    """One archive. What else stands here belongs to its kind: see the how-to on archives."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str = Field(default="directory", description="directory, hsm, or one that a plug-in brings")
+
+
 class FacilitySection(Section):
     """Who runs this installation."""
 
@@ -29,6 +37,12 @@ class StorageSection(Section):
     reserve_bytes: int = Field(
         default=2 * 1024**3, ge=0, description="processing pauses when less than this is free (bytes)"
     )
+    copies: tuple[str, ...] = Field(
+        default=("disk",),
+        min_length=1,
+        description="where each raw file has to be before the microscope's is freed: disk, and names of tiers",
+    )
+    tiers: dict[str, TierSection] = Field(default_factory=dict, description="archives, by name")
 
 
 class CatalogSection(Section):

@@ -71,7 +71,7 @@ class RelionProject:
         self._optics: dict[tuple[str, int], Optics] = {}  # as last written
         processing, session = catalog.read(lambda db: _processing(db, processing_id))
         self.root = Path(processing.root)
-        self._fallback = _given({**(session.settings or {}), **(processing.parameters or {})})
+        self._fallback = _given(_settings(session, processing))
         raw, source = Path(session.root) / "raw", Path(session.source)
         shown = (raw, source) if raw.exists() else (source,)
         self._names = ProjectNames(self.root, shown[0], shown[1:])
@@ -198,6 +198,12 @@ def _processing(db: OrmSession, processing_id: int) -> tuple[Processing, Session
             remedy="Run 'vitriflow status' to see which there are.",
         )
     return processing, session
+
+
+def _settings(session: Session, processing: Processing) -> dict[str, Any]:
+    """What was set for this processing, the facility's table below it."""
+    said = dict(session.settings or {})
+    return {**(said.pop("facility", None) or {}), **said, **(processing.parameters or {})}
 
 
 def _given(settings: dict[str, Any]) -> Optics:

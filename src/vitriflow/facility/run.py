@@ -21,7 +21,7 @@ from vitriflow.catalog import (
     take_lease,
     this_owner,
 )
-from vitriflow.config import Config
+from vitriflow.config import Config, MicroscopeSection
 from vitriflow.elogbook import open_session, session_of_source, set_session_state, write_session_record
 from vitriflow.errors import BadParameter
 from vitriflow.exports import RelionProject
@@ -99,7 +99,7 @@ class SessionRun:
             template = load_template(choose_template(named, self.source))
             parameters = join_parameters(template, scope, config.processing.parameters, request.parameters)
         self.plan = make_plan(template, parameters)
-        self.session = self._open_session(scope_name, parameters)
+        self.session = self._open_session(scope_name, scope, parameters)
         self.folder = SessionFolder(Path(self.session.root))
         self._lease = take_lease(catalog, f"session:{self.session.key}", this_owner("run"), LEASE_S)
         try:
@@ -140,7 +140,9 @@ class SessionRun:
         mine = (Processing.session_id == latest, Processing.name == request.processing)
         return self.catalog.read(lambda orm: orm.scalar(select(Processing).where(*mine)))
 
-    def _open_session(self, microscope: str, parameters: Mapping[str, Any]) -> Session:
+    def _open_session(
+        self, microscope: str, scope: MicroscopeSection, parameters: Mapping[str, Any]
+    ) -> Session:
         request = self.request
         known = session_of_source(self.catalog, self.source) if request.session is None else None
         key = request.session or (known.key if known else choose_session_key(self.source, now()))
@@ -151,7 +153,7 @@ class SessionRun:
             microscope=microscope,
             experiment=request.experiment,
             sample=request.sample,
-            settings=dict(parameters),
+            settings={**parameters, "facility": scope.table()},
             root_of=lambda when: (
                 session_folder(
                     self.config.storage.root, when, request.experiment, microscope, request.sample, key

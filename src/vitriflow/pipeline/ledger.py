@@ -28,7 +28,7 @@ from vitriflow.pipeline.progress import (
 from vitriflow.pipeline.ready import Work
 from vitriflow.pipeline.recording import Outcome, Recorder, Sent
 from vitriflow.pipeline.settings import Settings
-from vitriflow.steps import Artifact, Kind
+from vitriflow.steps import Artifact, Kind, facility_values
 
 Ready = tuple[Work, datetime | None]
 Note = tuple[str, str]  # severity, text
@@ -73,6 +73,7 @@ class Ledger:
         self._parameters = {
             node.name: node.parameters.model_dump(mode="json", exclude_unset=True) for node in plan.nodes
         }
+        self._table = (session.settings or {}).get("facility") or {}  # frozen when the session began
         self._previews = Path(session.root) / PREVIEWS / processing.name
 
     def fence(self, session: OrmSession) -> None:
@@ -176,7 +177,7 @@ class Ledger:
             exposure_id=exposure.id,
             item=exposure.item,
             nodes=tuple(self._node_call(node, exposure, set(names), states) for node in nodes),
-            metadata=exposure.metadata,
+            metadata=exposure.metadata | {"facility": facility_values(self._table, exposure.metadata)},
             gpu=group.gpu,
             threads=self.threads,
             memory_bytes=max(node.resources.memory_bytes for node in nodes),

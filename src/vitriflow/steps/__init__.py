@@ -1,6 +1,7 @@
 """One unit of processing each: native, or an outside program."""
 
 from vitriflow.steps.base import Context, Port, Resources, Scope, Step, StepParameters
+from vitriflow.steps.facility_table import facility_values
 from vitriflow.steps.precedence import make_parameters, with_metadata
 from vitriflow.steps.records import (
     Artifact,
@@ -32,6 +33,7 @@ __all__ = [
     "Status",
     "Step",
     "StepParameters",
+    "facility_values",
     "find_step",
     "make_parameters",
     "run_step",

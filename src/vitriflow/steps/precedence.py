@@ -1,7 +1,7 @@
 """Joins what a person set with what the exposure's files say.
 
-Precedence (metadata.md): the operator's override and the facility's table come as set
-parameters and win; then what files say; then the step's default. A conflict is told.
+Precedence (metadata.md): the operator's override comes as a set parameter and wins; then the
+facility's table (``metadata["facility"]``); then what files say; then the step's default. A conflict is told.
 """
 
 import math
@@ -21,6 +21,7 @@ _TOLERANCE = {
     "spherical_aberration_mm": 0.02,
     "amplitude_contrast": 0.02,
 }
+_SAYS = {"facility": "the facility's table says", "file": "the microscope's file says"}
 
 
 def with_metadata(
@@ -31,8 +32,8 @@ def with_metadata(
     Returns
     -------
     parameters, sources, conflicts
-        The filled parameters; for each name where its value came from (set, file or default);
-        and a sentence for each set value that the file contradicts.
+        The filled parameters; for each name where its value came from (set, facility, file or
+        default); and a sentence for each value that was overruled by a different one.
 
     Raises
     ------
@@ -44,18 +45,27 @@ def with_metadata(
     sources = {name: "set" if name in given else "default" for name in fields}
     filled: dict[str, Any] = {}
     conflicts: list[str] = []
+    table = metadata.get("facility") or {}
     for name, tolerance in _TOLERANCE.items():
-        said = metadata.get(name)
-        if name not in fields or not isinstance(said, int | float) or not math.isfinite(said):
+        if name not in fields:
             continue
+        said = [
+            (source, float(value))
+            for source, value in (("facility", table.get(name)), ("file", metadata.get(name)))
+            if isinstance(value, int | float) and math.isfinite(value)
+        ]
         value = getattr(parameters, name)
-        if name not in given or value is None:
-            filled[name] = float(said)
-            sources[name] = "file"
-        elif abs(value - said) > tolerance * abs(said):
-            conflicts.append(
-                f"{name} is set to {value:g}, but the microscope's file says {said:g}; {value:g} was used"
-            )
+        if name in given and value is not None:
+            used, how = value, f"{name} is set to {value:g}"
+        elif said:
+            sources[name], used = said.pop(0)
+            filled[name] = used
+            how = f"{name} is {used:g} in the facility's table"
+        conflicts += [
+            f"{how}, but {_SAYS[source]} {other:g}; {used:g} was used"
+            for source, other in said
+            if abs(used - other) > tolerance * abs(other)
+        ]
     if not filled:
         return parameters, sources, conflicts
     values = parameters.model_dump(include=set(given)) | filled
