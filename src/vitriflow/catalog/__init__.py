@@ -13,6 +13,7 @@ from vitriflow.catalog.custody import (
 )
 from vitriflow.catalog.engine import Catalog, is_away, now
 from vitriflow.catalog.leases import LeaseHandle, take_lease, this_owner
+from vitriflow.catalog.people import ApiToken, Audit, Helper, Membership, Person, WebSession
 from vitriflow.catalog.schema import check_schema, found_revision, newest_revision, upgrade
 from vitriflow.catalog.tables import (
     Attempt,
@@ -35,8 +36,10 @@ from vitriflow.catalog.tables import (
 
 __all__ = [
     "Alarm",
+    "ApiToken",
     "ArchiveCopy",
     "Attempt",
+    "Audit",
     "Base",
     "Catalog",
     "Event",
@@ -44,13 +47,16 @@ __all__ = [
     "Exposure",
     "ExposureState",
     "FileState",
+    "Helper",
     "Hold",
     "Lease",
     "LeaseHandle",
     "Measure",
+    "Membership",
     "Microscope",
     "Node",
     "OpticsGroup",
+    "Person",
     "Place",
     "Processing",
     "ResultRow",
@@ -61,6 +67,7 @@ __all__ = [
     "Task",
     "TaskState",
     "TiltSeries",
+    "WebSession",
     "check_schema",
     "found_revision",
     "is_away",

@@ -72,6 +72,10 @@ class Experiment(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     title: Mapped[str] = mapped_column(Text, default="")
+    pi_person_id: Mapped[int | None]  # person.id; no foreign key: SQLite can't add one to a table in use
+    starts_at: Mapped[datetime | None]
+    ends_at: Mapped[datetime | None]
+    state: Mapped[str] = mapped_column(String(16), default="open", server_default="open")  # or closed
     created_at: Mapped[datetime]
 
 
