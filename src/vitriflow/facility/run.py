@@ -9,14 +9,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from vitriflow.acquisition import Intake, LookReport
+from vitriflow.acquisition import LookReport
 from vitriflow.catalog import (
     Catalog,
-    Event,
     Processing,
     Session,
     SessionState,
-    is_away,
     now,
     take_lease,
     this_owner,
@@ -24,16 +22,15 @@ from vitriflow.catalog import (
 from vitriflow.config import Config, MicroscopeSection
 from vitriflow.elogbook import open_session, session_of_source, set_session_state, write_session_record
 from vitriflow.errors import BadParameter
-from vitriflow.exports import RelionProject
+from vitriflow.facility.acquire import AcquireReport, SessionAcquisition
 from vitriflow.facility.choose import (
     choose_microscope,
     choose_session_key,
     choose_template,
     join_parameters,
 )
-from vitriflow.facility.gain_check import GainWatch
+from vitriflow.facility.processing_run import ProcessingRun, present
 from vitriflow.pipeline import (
-    Coordinator,
     Counts,
     LocalPool,
     Settings,
@@ -47,9 +44,7 @@ from vitriflow.pipeline import (
 from vitriflow.storage import SessionFolder, make_session_folder, session_folder
 
 LEASE_S = 15.0
-_EXPORT_EVERY_S = 3.0
 _REPORT_EVERY_S = 0.5
-_GAIN_EVERY_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ class SessionRun:
             raise
         self._stop = threading.Event()
         self._look = LookReport()
-        self._looked = threading.Event()
+        self._looked = False
         self._failure: BaseException | None = None
 
     # -- preparation ----------------------------------------------------------------------
@@ -181,26 +176,32 @@ class SessionRun:
         Counts
             How the exposures ended.
         """
-        workers, threads = self.config.compute.resolved(len(os.sched_getaffinity(0)))
-        pool = LocalPool(workers, gpus=self._gpus(), threads=threads, preload=("vitriflow.kernels",))
+        pool = make_pool(self.config)
         settings = Settings(min_free_bytes=self.config.storage.reserve_bytes)
-        coordinator = Coordinator(self.catalog, self.processing_id, pool, settings)
+        processing = ProcessingRun(self.catalog, self.processing_id, pool, settings)
+        acquisition = SessionAcquisition(
+            self.config,
+            self.catalog,
+            self.session.id,
+            item=self.plan.item,
+            lease=self._lease,
+            on_news=processing.wake,
+        )
         helpers = [
-            threading.Thread(target=self._guard, args=(self._watch, coordinator), name="watcher"),
-            threading.Thread(target=self._guard, args=(self._export,), name="exporter"),
-            threading.Thread(target=self._guard, args=(self._check_gain,), name="gain check"),
+            threading.Thread(target=self._guard, args=(self._watch, acquisition, processing), name="watcher"),
             threading.Thread(target=self._guard, args=(self._report, on_progress), name="reporter"),
         ]
         for helper in helpers:
             helper.start()
         finished = False
         try:
-            coordinator.run(self._stop)
+            processing.run(self._stop)
             finished = self._failure is None
         finally:
             self._stop.set()
             for helper in helpers:
                 helper.join()
+            acquisition.close()
             pool.shutdown(wait=True, cancel_futures=True)  # its thread mustn't outlive the interpreter
             self._end(finished)
         if self._failure is not None:
@@ -210,15 +211,6 @@ class SessionRun:
             on_progress(Progress(ended, self._look))  # how it ended, which the reporter may have missed
         return ended
 
-    def _gpus(self) -> int:
-        """GPUs to use: as configured, else all that are there. Workers see only these, from 0 on."""
-        wanted = self.config.compute.gpus
-        if wanted is None:
-            return count_gpus()
-        if wanted:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, wanted))
-        return len(wanted)
-
     def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
         """A helper that fails ends the run with its error, never silently."""
         try:
@@ -227,91 +219,32 @@ class SessionRun:
             self._failure = self._failure or error
             self._stop.set()
 
-    def _present(self, work: Callable[[], None]) -> bool:
-        """Do something with the catalog; False when it's away just now (a server that restarts)."""
-        try:
-            work()
-        except Exception as error:
-            if not is_away(error):
-                raise
-            return False
-        return True
+    def _watch(self, acquisition: SessionAcquisition, processing: ProcessingRun) -> None:
+        def note(report: AcquireReport) -> None:
+            self._look = report.look
+            if report.away:
+                return
+            self._looked = self._looked or report.look.lost is None
+            if self.request.once:
+                present(lambda: self._end_when_done(acquisition, processing))
 
-    def _watch(self, coordinator: Coordinator) -> None:
-        intake = self._make_intake()
-        while not self._stop.is_set():
-            if intake is None or not self._look_once(intake, coordinator):
-                intake = self._make_intake()  # what the last one noted may not have been written
-            self._stop.wait(self.config.acquisition.scan_interval_s)
+        acquisition.run(self._stop, note)
 
-    def _make_intake(self) -> Intake | None:
-        """A watcher that knows what the catalog knows; None when the catalog is away."""
-        made: list[Intake] = []
-        settings = self.config.acquisition
-        self._present(
-            lambda: made.append(
-                Intake(
-                    self.catalog,
-                    self.session.id,
-                    self.source,
-                    kind=self.plan.item,
-                    quiet_s=settings.quiet_s,
-                    patience_s=settings.patience_s,
-                )
-            )
-        )
-        return made[0] if made else None
-
-    def _look_once(self, intake: Intake, coordinator: Coordinator) -> bool:
-        """One look at the source; False when the catalog was away."""
-
-        def look() -> None:
-            self._look = intake.look()
-            self._lease.renew(self.catalog)
-            if self._look.completed or self._look.problems:
-                coordinator.wake()
-            if self._look.lost is None:
-                self._looked.set()
-            if self.request.once and self._all_done():
-                self._stop.set()
-                coordinator.wake()
-
-        return self._present(look)
-
-    def _all_done(self) -> bool:
-        """With ``once``: nothing waits on disk, and nothing is open in the catalog."""
-        if not self._looked.is_set() or self._look.lost or self._look.waiting or self._look.completed:
-            return False
+    def _end_when_done(self, acquisition: SessionAcquisition, processing: ProcessingRun) -> None:
+        """With ``once``: stop when nothing waits on disk, and nothing is open in the catalog."""
+        look = self._look
+        if not self._looked or look.lost or look.waiting or look.completed or not acquisition.settled():
+            return
         now = counts(self.catalog, self.processing_id)
-        return now.exposures.open == 0 and now.arriving == 0
-
-    def _export(self) -> None:
-        project = RelionProject(self.catalog, self.processing_id)
-        told: set[str] = set()
-        last = False
-        while not last:
-            last = self._stop.wait(_EXPORT_EVERY_S)
-            self._present(lambda: self._update_project(project, told))
-
-    def _update_project(self, project: RelionProject, told: set[str]) -> None:
-        project.update()
-        for problem in project.problems:
-            if problem not in told:
-                self._say("warning", f"Not in the RELION project: {problem}")
-                told.add(problem)
-
-    def _check_gain(self) -> None:
-        """Tell people about a wrong gain reference from the first movies on."""
-        watch = GainWatch(self.catalog, self.processing_id)
-        while not self._stop.wait(_GAIN_EVERY_S):
-            watch.look()
-        watch.finish()
+        if now.exposures.open == 0 and now.arriving == 0:
+            self._stop.set()
+            processing.wake()
 
     def _report(self, on_progress: Callable[[Progress], None] | None) -> None:
         if on_progress is None:
             return
         while not self._stop.wait(_REPORT_EVERY_S):
-            self._present(lambda: on_progress(Progress(counts(self.catalog, self.processing_id), self._look)))
+            present(lambda: on_progress(Progress(counts(self.catalog, self.processing_id), self._look)))
 
     def _end(self, finished: bool) -> None:
         state = SessionState.CLOSED if self.request.once and finished else SessionState.PAUSED
@@ -319,15 +252,15 @@ class SessionRun:
         write_session_record(self.catalog, self.session.key, self.folder.record)
         self._lease.release(self.catalog)
 
-    def _say(self, severity: str, text: str) -> None:
-        event = Event(
-            at=now(),
-            session_id=self.session.id,
-            processing_id=self.processing_id,
-            severity=severity,
-            text=text,
-        )
-        self.catalog.write(lambda orm: orm.add(event))
+
+def make_pool(config: Config) -> LocalPool:
+    """The pool of this machine, as configured: all sessions that it processes share it."""
+    workers, threads = config.compute.resolved(len(os.sched_getaffinity(0)))
+    wanted = config.compute.gpus
+    if wanted:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, wanted))  # workers see only these, from 0 on
+    gpus = count_gpus() if wanted is None else len(wanted)
+    return LocalPool(workers, gpus=gpus, threads=threads, preload=("vitriflow.kernels",))
 
 
 def _existing(source: Path) -> Path:
