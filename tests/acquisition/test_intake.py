@@ -169,16 +169,20 @@ def test_names_with_spaces_and_other_alphabets_are_taken_in(
     assert {row.state for row in rows.values()} == {ExposureState.COMPLETE}
 
 
-def test_a_name_that_is_not_utf8_is_counted_and_stops_nothing(
+def test_a_movie_whose_name_is_not_utf8_is_told_by_a_name_that_can_be_written(
     intake: Intake, catalog: Catalog, session_id: int, source: Path, clock: Clock, frames: np.ndarray
 ) -> None:
     write_movie(source / "good.mrc", frames)
+    write_movie(source / "50% dose.mrc", frames)
     bad = bytes(source) + b"/bad\xff.mrc"
-    Path(bad.decode("utf-8", "surrogateescape")).write_bytes(b"x")
+    write_movie(Path(bad.decode("utf-8", "surrogateescape")), frames)
     look_until_quiet(intake, clock)
-    assert list(exposures(catalog)) == ["good.mrc"]
+    rows = exposures(catalog)
+    assert sorted(rows) == ["50% dose.mrc", "bad%FF.mrc", "good.mrc"]
+    assert rows["bad%FF.mrc"].problem_code == "file.name"
+    assert "--copy" in str(rows["bad%FF.mrc"].problem)
     survey = catalog.read(lambda orm: orm.get_one(Session, session_id)).survey
-    assert survey == {"movie": 1, "unknown": 1}
+    assert survey == {"movie": 3}
 
 
 def test_a_source_that_vanishes_and_returns_loses_nothing_and_is_told_once(

@@ -3,7 +3,7 @@
 from vitriflow.acquisition.drives import local_path
 from vitriflow.acquisition.intake import Intake, LookReport
 from vitriflow.acquisition.recognise import FileKind, Recognised, item_of, recognise
-from vitriflow.acquisition.scan import FileSeen, SourceLostError, look
+from vitriflow.acquisition.scan import FileSeen, Scanner, SourceLostError, look
 from vitriflow.acquisition.watch import Judge, Verdict, Watched
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Judge",
     "LookReport",
     "Recognised",
+    "Scanner",
     "SourceLostError",
     "Verdict",
     "Watched",

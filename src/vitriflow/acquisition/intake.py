@@ -1,56 +1,68 @@
-"""Takes a session in: watches its source folder and registers exposures where they are.
+"""Takes a session in: watches its source folder, and registers every file and every exposure.
 
-Every look ends in at most one transaction. What is remembered between looks can be lost at
-any time: a new process finds it again in the catalog and on disk.
+Every look ends in a few transactions. What is remembered between looks can be lost at any
+time: a new process finds it again in the catalog and on disk.
 """
 
 import os
 import time
-from collections import Counter
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from blake3 import blake3
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
+from vitriflow.acquisition.custody import MOVED, FileChange, Recorder, files_left, known_files, rows_of
+from vitriflow.acquisition.intake_write import ExposureChange, IntakeWriter, hash_file
 from vitriflow.acquisition.metadata import Found, MetadataFinder
-from vitriflow.acquisition.recognise import FileKind, item_of, recognise, sum_of_movie
-from vitriflow.acquisition.scan import FileSeen, SourceLostError, look
+from vitriflow.acquisition.recognise import FileKind, item_of, recognise
+from vitriflow.acquisition.scan import SETTLE_S, FileSeen, Scanner, SourceLostError, name_of
+from vitriflow.acquisition.survey import Survey
 from vitriflow.acquisition.watch import Clock, Judge, Verdict, Watched
-from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, Session, now
+from vitriflow.catalog import Catalog, Exposure, ExposureState, FileState, SourceFile, now
 from vitriflow.errors import BadFile, Reason
 from vitriflow.formats import Completeness, State, check_complete
 
-_HASH_BLOCK = 8 * 1024**2
 _FINISH_PER_LOOK_S = 2.0  # hashing is cut up, so that a backlog shows up bit by bit
+_HASH_PER_LOOK = 2 * 1024**3  # bytes, of files that stay in place
+_LONG = 10.0  # times patience: for files that are rewritten as a session goes on, and broken ones
+_IMAGES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
+_SOUND = (Reason.DUPLICATE_NAME, Reason.NOT_A_MOVIE, Reason.NAME)  # no exposures, but their files are whole
 
 
 @dataclass
 class LookReport:
-    """What one look at the source found."""
+    """What one look at the source found. Movies are counted, but for ``files``, ``settling`` and ``queued``."""
 
     found: int = 0
     new: int = 0
     completed: int = 0
     problems: int = 0
     waiting: int = 0
+    settling: int = 0  # other files that may still be growing
+    queued: int = 0  # files of any kind that became whole in this look
     lost: str | None = None
 
 
 @dataclass
-class _Change:
-    """What a look wants to write about one file."""
+class _Changes:
+    """What one look wants to write."""
 
-    file: FileSeen
-    state: ExposureState
-    values: dict[str, Any] = field(default_factory=dict)
+    exposures: list[ExposureChange] = field(default_factory=list)
+    files: list[FileChange] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    size: int
+    stamp: int | None
+    at: float = float("-inf")  # our clock, when it was settled by this process
 
 
 class Intake:
-    """Registers the exposures of one session.
+    """Registers the files and exposures of one session.
 
     Parameters
     ----------
@@ -62,6 +74,12 @@ class Intake:
         ``movie`` or ``micrograph``: what the session's pipeline takes.
     quiet_s, patience_s
         See :class:`Judge`.
+    mode
+        ``in_place``: what is whole is hashed and done. ``copy``: it waits to be copied (:class:`Transfer`).
+    record
+        Told of files that were hashed in place, before the catalog is.
+    is_moving
+        Whether a file is being copied just now: then what became of it is decided later.
     """
 
     def __init__(
@@ -74,33 +92,60 @@ class Intake:
         quiet_s: float = 2.0,
         patience_s: float = 60.0,
         clock: Clock = time.monotonic,
+        mode: str = "in_place",
+        record: Recorder = lambda _files: None,
+        is_moving: Callable[[str], bool] = lambda _key: False,
     ) -> None:
         self.catalog = catalog
         self.session_id = session_id
         self.source = source
         self.kind = kind
+        self.mode = mode
         self.judge = Judge(quiet_s, patience_s, clock)
+        self.scanner = Scanner(source, clock=clock, may_be_empty=lambda: not files_left(catalog, session_id))
+        self._writer = IntakeWriter(catalog, session_id, source, kind, mode, record)
+        self._is_moving = is_moving
         self._watched: dict[str, Watched] = {}
-        self._done: dict[str, tuple[int, int | None]] = {}  # key -> size, change stamp when known
+        self._done: dict[str, _Done] = {}
+        self._rows: dict[str, int] = {}  # newest generation of each file that the catalog knows
+        self._recent: deque[tuple[float, str]] = deque()  # settled a moment ago: looked at in each round
+        self._postponed: set[str] = set()  # changed while they were being copied
+        self._missing: dict[str, float] = {}  # dealt with, not there any more: since when
         self._items: dict[str, str] = {}
         self._problems: dict[str, str] = {}
         self._denied: set[str] = set()  # couldn't be read: looked at again when it can
+        self._broken: dict[str, float] = {}  # structure broken: copied as they are after a long while
+        self._hashes: dict[str, str] = {}  # of exposures that were taken in before files had rows
+        self._arriving: set[str] = set()  # exposures that aren't whole yet
         self._frames: dict[str, int | None] = {}
-        self._survey: dict[str, int] = {}
+        self._survey = Survey(kind)
         self._lost = False
         self._metadata = MetadataFinder()
         self._expects_metadata: set[str] = set()
         self._load()
 
     def _load(self) -> None:
+        clock = self.judge.clock()
+        for file in known_files(self.catalog, self.session_id).values():
+            self._rows[file.key] = file.generation
+            if file.state == FileState.SEEN:
+                continue
+            self._done[file.key] = _Done(file.size, file.stamp)
+            if not (file.freed or file.gone):
+                self._missing[file.key] = clock  # until the first look finds it
+            if file.state == FileState.PROBLEM and file.problem_code not in (
+                Reason.CONFLICT,
+                Reason.VANISHED,
+            ):
+                self._broken[file.key] = clock
+
         def work(orm: OrmSession) -> list[Exposure]:
             return list(orm.scalars(select(Exposure).where(Exposure.session_id == self.session_id)))
 
         for row in self.catalog.read(work):
             if row.problem_code != Reason.DUPLICATE_NAME:
                 self._items[row.item] = row.key
-            if row.state == ExposureState.COMPLETE:
-                self._done[row.key] = (row.size, None)
+            if row.state == ExposureState.COMPLETE or row.complete_at is not None:
                 self._note_frames(row.key, row.details.get("n_frames"))
                 if row.details.get("metadata_file"):
                     self._expects_metadata.add(row.software)
@@ -108,7 +153,11 @@ class Intake:
                 self._problems[row.key] = row.problem_code or ""
                 if row.problem_code == Reason.UNREADABLE:
                     self._denied.add(row.key)
-                self._done[row.key] = (row.size, None)
+            elif row.state == ExposureState.SEEN:
+                self._arriving.add(row.key)
+            if row.key not in self._rows and row.state != ExposureState.SEEN:
+                self._done[row.key] = _Done(row.size, None)
+                self._hashes[row.key] = row.blake3 or ""
 
     def look(self) -> LookReport:
         """Look once at the source and write what changed.
@@ -117,94 +166,227 @@ class Intake:
         looked for again at the next call; nothing known is forgotten meanwhile.
         """
         try:
-            files = {file.key: file for file in look(self.source)}
+            seen = self.scanner.scan([*self._watched, *self._settled_lately()])
         except SourceLostError as error:
             self._tell_lost(str(error))
             return LookReport(lost=str(error))
         if self._lost:
             self._lost = False
-            self._say("info", f"The source folder {self.source} is back")
-        report = LookReport(found=len(files))
-        changes, survey = self._judge_all(files, report)
-        if changes or survey != self._survey:
-            self._write(changes, survey)
-            self._survey = survey
+            self._writer.say("info", f"The source folder {self.source} is back")
+        for folder in seen.denied:
+            self._writer.say_once(
+                "warning", f"The folder {folder} on the source may not be listed; it's tried again"
+            )
+        for key in seen.unnameable:
+            text = "its path is longer than 512 characters, so it can't be taken in. Rename it"
+            self._writer.say_once("alarm", f"{key[:200]}...: {text}")
+        report = LookReport(found=len(self.scanner.files))
+        changes = _Changes()
+        for key in seen.gone:
+            self._note_gone(key)
+        again = {key for key in self._postponed | self._denied if key in self.scanner.files}
+        for file in seen.fresh:
+            self._survey.add(file.key)  # all of them first: what is a movie depends on its neighbours
+        for file in [*seen.fresh, *(self.scanner.files[key] for key in again)]:
+            self._meet(file, report, changes)
+        self._judge_all(report, changes)
+        self._give_up(report, changes)
+        self._writer.write(changes.exposures, changes.files, self._survey.counts())
         return report
+
+    # -- files that aren't as they were --------------------------------------------------
+
+    def _meet(self, file: FileSeen, report: LookReport, changes: _Changes) -> None:
+        """A file that is new, or isn't as it was."""
+        key, clock = file.key, self.judge.clock()
+        self._missing.pop(key, None)
+        kind = self._survey.kind(key)
+        known = self._done.get(key)
+        if known is not None:
+            self._meet_again(file, known, report, changes)
+            return
+        watched = self._watched.get(key)
+        if watched is not None:
+            watched.update(file, clock)
+            return
+        self._watched[key] = Watched(file, clock, clock)
+        if kind == FileKind.TEMPORARY:
+            return
+        if kind == FileKind.MOVIE:
+            report.new += 1
+            self._arriving.add(key)
+            changes.exposures.append(ExposureChange(file, ExposureState.SEEN))
+        if key not in self._rows:
+            self._rows[key] = 1
+            changes.files.append(self._writer.file(file, kind, FileState.SEEN, fresh=True))
+
+    def _meet_again(self, file: FileSeen, known: _Done, report: LookReport, changes: _Changes) -> None:
+        """A file that was dealt with: as it was, only touched, or another one under its name."""
+        key = file.key
+        allowed = key in self._denied and os.access(file.path, os.R_OK)
+        if known.size == file.size and known.stamp in (None, file.changed_ns) and not allowed:
+            self._done[key] = _Done(file.size, file.changed_ns, known.at)
+            if key in self._hashes:
+                self._adopt(file, changes)
+            return
+        if self._is_moving(key):
+            self._postponed.add(key)
+            return
+        self._postponed.discard(key)
+        self._done.pop(key)
+        self._denied.discard(key)
+        self._broken.pop(key, None)
+        clock = self.judge.clock()
+        watched = self._watched[key] = Watched(file, clock, clock)
+        watched.deceptive = True
+        watched.longest_gap = max(0.0, clock - known.at) if known.at > 0 else 0.0
+        if known.size == file.size and self._moved_row(key) is not None:
+            watched.doubtful = True
+            return
+        self._open_again(file, changes)
+
+    def _open_again(self, file: FileSeen, changes: _Changes) -> None:
+        """A finished file that changes again goes back to being watched; people are told."""
+        key, kind = file.key, self._survey.kind(file.key)
+        if kind == FileKind.MOVIE:
+            was_problem = self._problems.pop(key, None)
+            self.judge.forget_frames(self._frames.pop(key, None))
+            cleared = {"problem_code": None, "problem": None}
+            changes.exposures.append(ExposureChange(file, ExposureState.SEEN, cleared))
+            self._arriving.add(key)
+            if was_problem is None:
+                what = f"{key} changed after it was taken in; it's processed again when it's whole, and"
+                self._writer.say("warning", f"{what} what there is of it stays as an earlier revision")
+        changes.files.append(self._next_generation(file, kind))
+
+    def _next_generation(self, file: FileSeen, kind: FileKind) -> FileChange:
+        """The row of a file that isn't as it was: a new one when the old one's bytes were copied already."""
+        fresh = file.key not in self._rows
+        replaces = not fresh and self._moved_row(file.key) is not None
+        generation = self._rows.get(file.key, 1) + replaces
+        self._rows[file.key] = generation
+        return self._writer.file(
+            file, kind, FileState.SEEN, generation=generation, fresh=fresh or replaces, replaces=replaces
+        )
+
+    def _moved_row(self, key: str) -> SourceFile | None:
+        """The file's newest row, when its bytes were copied or proved."""
+        wanted = [(key, self._rows.get(key, 1))]
+        rows = self.catalog.read(lambda orm: rows_of(orm, self.session_id, wanted))
+        return next((row for row in rows if row.state in MOVED or row.copied_at is not None), None)
+
+    def _adopt(self, file: FileSeen, changes: _Changes) -> None:
+        """An exposure from before files had rows gets one; what was hashed then is its hash."""
+        digest = self._hashes.pop(file.key)
+        state = FileState.PROVED if digest else FileState.PROBLEM
+        self._rows[file.key] = 1
+        change = self._writer.file(file, self._survey.kind(file.key), state, fresh=True)
+        change.values["blake3"] = digest or None
+        changes.files.append(change)
 
     # -- what to do about each file ------------------------------------------------------
 
-    def _judge_all(
-        self, files: dict[str, FileSeen], report: LookReport
-    ) -> tuple[list[_Change], dict[str, int]]:
-        survey: Counter[str] = Counter()
-        changes: list[_Change] = []
+    def _judge_all(self, report: LookReport, changes: _Changes) -> None:
         clock = self.judge.clock
-        kinds = {key: recognise(key).kind if _is_text(key) else FileKind.UNKNOWN for key in files}
-        sums = self._sums(kinds)
-        candidates = []
-        for key, kind in kinds.items():
-            if kind == FileKind.MOVIE and item_of(key) in sums:
-                kind = FileKind.PREVIEW
-            if kind == FileKind.MOVIE:
-                candidates.append(files[key])
-            survey[str(kind)] += 1
-        started = clock()
-        for file in sorted(candidates, key=lambda f: -f.changed_ns):
-            if clock() - started > _FINISH_PER_LOOK_S and file.key not in self._watched:
-                report.waiting += 1
+        started, hashed = clock(), 0
+        waiting = sorted(self._watched.values(), key=lambda w: -w.file.changed_ns)
+        for watched in waiting:
+            key = watched.file.key
+            if key not in self.scanner.files:
                 continue
-            change = self._judge_one(file, report, late=clock() - started > _FINISH_PER_LOOK_S, files=files)
-            if change is not None:
-                changes.append(change)
-        for key in [key for key in self._watched if key not in files]:
-            changes += self._vanished(key, report)
-        return changes, dict(sorted(survey.items()))
+            movie = self._survey.kind(key) == FileKind.MOVIE
+            late = clock() - started > _FINISH_PER_LOOK_S or hashed > _HASH_PER_LOOK
+            done = not late and (
+                self._judge_movie(watched, report, changes) if movie else self._judge_other(watched, changes)
+            )
+            if done:
+                hashed += watched.file.size if self.mode == "in_place" else 0
+            else:
+                report.waiting += movie
+                report.settling += not movie and self._survey.kind(key) != FileKind.TEMPORARY
+        report.queued = sum(change.state == FileState.COMPLETE for change in changes.files)
 
-    def _sums(self, kinds: dict[str, FileKind]) -> set[str]:
-        """Items that are only the sum of a movie's frames, which EPU leaves beside the movie."""
-        if self.kind != "movie":
-            return set()
-        return {item for key, kind in kinds.items() if kind == FileKind.MOVIE and (item := sum_of_movie(key))}
+    def _judge_movie(self, watched: Watched, report: LookReport, changes: _Changes) -> bool:
+        change = self._finish(watched, report)
+        if change is None:
+            return False
+        self._arriving.discard(watched.file.key)
+        file = change.file
+        if watched.doubtful and (known := self._is_same(watched, changes)) is not False:
+            return known is True
+        changes.exposures.append(change)
+        sound = change.state != ExposureState.PROBLEM or change.values["problem_code"] in _SOUND
+        state = FileState.COMPLETE if sound else FileState.PROBLEM
+        row = self._writer.file(file, FileKind.MOVIE, state, generation=self._rows.get(file.key, 1))
+        if sound:
+            row.values |= {"complete_at": now(), "decodable": True, "blake3": change.values.get("blake3")}
+        else:
+            row.values |= {"problem_code": change.values["problem_code"], "problem": change.values["problem"]}
+            self._broken[file.key] = self.judge.clock()
+        changes.files.append(row)
+        return True
 
-    def _judge_one(
-        self, file: FileSeen, report: LookReport, *, late: bool, files: dict[str, FileSeen]
-    ) -> _Change | None:
-        clock = self.judge.clock()
-        known = self._done.get(file.key)
-        if known is not None:
-            allowed = file.key in self._denied and os.access(file.path, os.R_OK)
-            if known[0] == file.size and known[1] in (None, file.changed_ns) and not allowed:
-                self._done[file.key] = (file.size, file.changed_ns)
-                return None
-            return self._reopened(file, clock, report)
-        watched = self._watched.get(file.key)
-        fresh = watched is None
-        if watched is None:
-            watched = self._watched[file.key] = Watched(file, clock, clock)
-            report.new += 1
-        watched.update(file, clock)
-        if not late:
-            change = self._finish(watched, report, files)
-            if change is not None:
-                return change
-        report.waiting += 1
-        return _Change(file, ExposureState.SEEN) if fresh else None
+    def _judge_other(self, watched: Watched, changes: _Changes) -> bool:
+        """A file that isn't a movie is whole when it was quiet; one that is rewritten, when it was for longer."""
+        file, clock = watched.file, self.judge.clock()
+        kind, patience = self._survey.kind(file.key), self.judge.patience_s
+        still = clock - watched.last_change
+        need = self.judge.quiet_s
+        if watched.deceptive:
+            need = max(need, min(2.0 * watched.longest_gap, _LONG * patience))
+        if still < (_LONG * patience if kind == FileKind.TEMPORARY else need):
+            return False
+        decodable: bool | None = None
+        if file.key.lower().endswith(_IMAGES):
+            try:
+                whole = check_complete(file.path).state
+            except BadFile:
+                whole = State.BROKEN
+            except OSError:
+                return False  # held by someone: the next look knows
+            if whole == State.GROWING and still < patience:
+                return False
+            decodable = whole == State.COMPLETE
+        if watched.doubtful and (known := self._is_same(watched, changes)) is not False:
+            return known is True
+        fresh = file.key not in self._rows
+        self._rows.setdefault(file.key, 1)
+        change = self._writer.file(
+            file, kind, FileState.COMPLETE, generation=self._rows[file.key], fresh=fresh
+        )
+        change.values |= {"complete_at": now(), "decodable": decodable}
+        self._settle(file)
+        changes.files.append(change)
+        if file.key in self._arriving:  # it looked like a movie until its neighbour came
+            self._arriving.discard(file.key)
+            text = {"problem": f"{file.key} is only the sum of a movie's frames, which lies beside it"}
+            values = {"problem_code": str(Reason.NOT_A_MOVIE), **text}
+            changes.exposures.append(ExposureChange(file, ExposureState.PROBLEM, values))
+        return True
 
-    def _reopened(self, file: FileSeen, clock: float, report: LookReport) -> _Change:
-        """A finished file that changes again goes back to being watched; people are told."""
-        report.waiting += 1
-        was_problem = self._problems.pop(file.key, None)
-        self._done.pop(file.key)
-        self._denied.discard(file.key)
-        watched = self._watched[file.key] = Watched(file, clock, clock)
-        watched.deceptive = True
-        self.judge.forget_frames(self._frames.pop(file.key, None))
-        if was_problem is None:
-            what = f"{file.key} changed after it was taken in; results there are of the file as it was"
-            self._say("warning", f"{what}. Run with --processing NEW-NAME to process it as it is now.")
-        return _Change(file, ExposureState.SEEN, {"problem_code": None, "problem": None})
+    def _is_same(self, watched: Watched, changes: _Changes) -> bool | None:
+        """Whether a file of which only the change time is another has the bytes that were copied.
 
-    def _finish(self, watched: Watched, report: LookReport, files: dict[str, FileSeen]) -> _Change | None:
+        If so, only the time is noted; if not, it's another file. None when it can't be read just now.
+        """
+        file = watched.file
+        row = self._moved_row(file.key)
+        try:
+            digest = hash_file(file.path)
+        except OSError:
+            return None
+        watched.doubtful = False
+        if row is None or row.blake3 != digest:
+            self._open_again(file, changes)
+            return False
+        kind = self._survey.kind(file.key)
+        self._settle(file)
+        changes.files.append(self._writer.file(file, kind, FileState(row.state), generation=row.generation))
+        return True
+
+    # -- movies --------------------------------------------------------------------------
+
+    def _finish(self, watched: Watched, report: LookReport) -> ExposureChange | None:
         file = watched.file
         stamp = (file.size, file.changed_ns)
         if watched.checked != stamp or watched.structure is None:
@@ -219,7 +401,7 @@ class Intake:
                 watched.checked = None
                 return self._conclude(watched, Verdict("wait"), Found(), report)
             watched.checked = stamp
-        metadata = self._metadata.find(file.key, files)
+        metadata = self._metadata.find(file.key, self.scanner.files)
         verdict = self.judge.judge(watched, watched.structure, metadata.n_frames)
         if verdict.state == "whole" and self._awaits_metadata(watched, metadata.path):
             return None
@@ -236,7 +418,7 @@ class Intake:
 
     def _conclude(
         self, watched: Watched, verdict: Verdict, metadata: Found, report: LookReport
-    ) -> _Change | None:
+    ) -> ExposureChange | None:
         file, structure = watched.file, watched.structure
         if structure is None:
             return None
@@ -256,20 +438,24 @@ class Intake:
                 "overwrite each other. Rename one, or move it to a folder of its own."
             )
             return self._problem(file, Reason.DUPLICATE_NAME, text, report)
+        if self.mode == "in_place" and name_of(file.key) != file.key:
+            text = (
+                f"{file.key}: its name isn't UTF-8, so it can't be written down where it is. Rename it, or "
+            )
+            return self._problem(file, Reason.NAME, f"{text}take the session in with --copy.", report)
         wrong = self._wrong_kind(file, structure)
         if wrong is not None:
             return self._problem(file, Reason.NOT_A_MOVIE, wrong, report)
         try:
-            digest = _hash(file.path)
+            digest = hash_file(file.path) if self.mode == "in_place" else None
         except OSError:
             return None  # still held by someone, or gone: the next look knows
         self._note_frames(file.key, structure.n_frames)
         self._settle(file)
         report.completed += 1
         found = {**metadata.details, "n_frames": structure.n_frames, "shape": structure.shape}
-        return _Change(
-            file, ExposureState.COMPLETE, {"details": found, "blake3": digest, "complete_at": now()}
-        )
+        state = ExposureState.COMPLETE if digest else ExposureState.SEEN  # a copy is ready when it's there
+        return ExposureChange(file, state, {"details": found, "blake3": digest, "complete_at": now()})
 
     def _wrong_kind(self, file: FileSeen, structure: Completeness) -> str | None:
         frames = structure.n_frames or 1
@@ -279,90 +465,77 @@ class Intake:
             return f"{file.key} is a single image among movies of {self.judge.usual_frames()} frames"
         return None
 
-    def _problem(self, file: FileSeen, reason: Reason, text: str, report: LookReport) -> _Change:
+    def _problem(self, file: FileSeen, reason: Reason, text: str, report: LookReport) -> ExposureChange:
         self._settle(file)
         self._problems[file.key] = reason
         if reason == Reason.UNREADABLE and not os.access(file.path, os.R_OK):
             self._denied.add(file.key)
         report.problems += 1
-        return _Change(file, ExposureState.PROBLEM, {"problem_code": str(reason), "problem": text})
+        return ExposureChange(file, ExposureState.PROBLEM, {"problem_code": str(reason), "problem": text})
 
     def _note_frames(self, key: str, n_frames: int | None) -> None:
         self._frames[key] = n_frames
         self.judge.note_frames(n_frames)
 
     def _settle(self, file: FileSeen) -> None:
+        clock = self.judge.clock()
         self._watched.pop(file.key, None)
-        self._done[file.key] = (file.size, file.changed_ns)
+        self._done[file.key] = _Done(file.size, file.changed_ns, clock)
+        self._recent.append((clock, file.key))
 
-    def _vanished(self, key: str, report: LookReport) -> list[_Change]:
-        """A file that went away before it was whole is given up when patience is over."""
-        watched = self._watched[key]
-        if self.judge.clock() - watched.last_change < self.judge.patience_s:
-            return []
-        text = f"{key} was removed or renamed before it was whole"
-        change = self._problem(watched.file, Reason.VANISHED, text, report)
-        return [change]
+    def _settled_lately(self) -> list[str]:
+        """Files that were settled a moment ago: some software goes on writing after all."""
+        until = self.judge.clock() - SETTLE_S
+        while self._recent and self._recent[0][0] < until:
+            self._recent.popleft()
+        return [key for _, key in self._recent]
 
-    # -- what is written ------------------------------------------------------------------
+    # -- files that went away, and broken ones ---------------------------------------------
 
-    def _write(self, changes: list[_Change], survey: dict[str, int]) -> None:
-        def work(orm: OrmSession) -> None:
-            stamp = now()
-            for change in changes:
-                self._write_one(orm, change, stamp)
-            if survey != self._survey:
-                orm.execute(update(Session).where(Session.id == self.session_id).values(survey=survey))
+    def _note_gone(self, key: str) -> None:
+        self._survey.remove(key)
+        self._postponed.discard(key)
+        if key in self._done:
+            self._missing.setdefault(key, self.judge.clock())
 
-        self.catalog.write(work)
-
-    def _write_one(self, orm: OrmSession, change: _Change, stamp: datetime) -> None:
-        key = change.file.key
-        row = orm.scalar(select(Exposure).where(Exposure.session_id == self.session_id, Exposure.key == key))
-        if row is None:
-            row = Exposure(
-                session_id=self.session_id,
-                key=key,
-                item=item_of(key),
-                path=str(change.file.path),
-                kind=self.kind,
-                software=recognise(key).software,
-                first_seen_at=stamp,
-                details={},
+    def _give_up(self, report: LookReport, changes: _Changes) -> None:
+        """When patience is over: what went away is noted, what is broken is copied as it is."""
+        clock, patience = self.judge.clock(), self.judge.patience_s
+        for key, watched in list(self._watched.items()):
+            if key in self.scanner.files or clock - watched.last_change < patience:
+                continue
+            text = f"{key} was removed or renamed before it was whole"
+            kind = self._survey.kind(key)
+            if kind == FileKind.MOVIE:
+                changes.exposures.append(self._problem(watched.file, Reason.VANISHED, text, report))
+            self._settle(watched.file)
+            if key in self._rows:
+                generation = self._rows[key]
+                row = self._writer.file(watched.file, kind, FileState.PROBLEM, generation=generation)
+                row.values |= {"problem_code": str(Reason.VANISHED), "problem": text, "gone_at": now()}
+                changes.files.append(row)
+        gone = [
+            k for k, since in self._missing.items() if clock - since >= patience and not self._is_moving(k)
+        ]
+        for key in gone:
+            del self._missing[key]
+        if gone:
+            lost = self._writer.note_gone(gone)
+            report.problems += len(lost)
+            self._problems.update(dict.fromkeys(lost, Reason.VANISHED))
+        for key in [k for k, since in self._broken.items() if clock - since >= _LONG * patience]:
+            del self._broken[key]
+            file = self.scanner.files.get(key)
+            if file is None or self._problems.get(key) == Reason.UNREADABLE:
+                continue
+            row = self._writer.file(
+                file, self._survey.kind(key), FileState.COMPLETE, generation=self._rows.get(key, 1)
             )
-            orm.add(row)
-        row.state = change.state
-        row.size = change.file.size
-        if change.state != ExposureState.PROBLEM:
-            row.problem_code = row.problem = None
-        for name, value in change.values.items():
-            setattr(row, name, value)
+            row.values |= {"decodable": False, "complete_at": now()}
+            changes.files.append(row)
 
     def _tell_lost(self, why: str) -> None:
         if not self._lost:
             self._lost = True
             lost = f"The source folder {self.source} can't be read ({why})"
-            self._say("alarm", f"{lost}. Nothing is lost; waiting for it to come back")
-
-    def _say(self, severity: str, text: str) -> None:
-        self.catalog.write(
-            lambda orm: orm.add(Event(at=now(), session_id=self.session_id, severity=severity, text=text))
-        )
-
-
-def _hash(path: Path) -> str:
-    """BLAKE3 of a file, read once in blocks (not mapped: a share that vanishes must not kill us)."""
-    digest = blake3()
-    with path.open("rb") as stream:
-        while block := stream.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _is_text(key: str) -> bool:
-    """False for a name that isn't UTF-8: it can't be stored or shown, so it's counted as unknown."""
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+            self._writer.say("alarm", f"{lost}. Nothing is lost; waiting for it to come back")

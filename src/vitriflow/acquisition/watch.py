@@ -22,6 +22,7 @@ class Watched:
     deceptive: bool = False  # it looked whole before, and went on growing: a TIFF written frame by frame
     checked: tuple[int, int] | None = None  # size and change stamp that ``structure`` belongs to
     structure: Completeness | None = None
+    doubtful: bool = False  # it was dealt with, and only its change time is another: bytes decide
 
     def update(self, file: FileSeen, clock: float) -> bool:
         """Take in a new look; True when the file changed since the last one."""
