@@ -1,15 +1,36 @@
-"""Arrays in, arrays out: no files, no tables, no settings."""
+"""Arrays in, arrays out: no files, no tables, no settings.
 
-from vitriflow.kernels.ctf import ctf_2d, ctf_phase
-from vitriflow.kernels.ctf_curves import diagnostic_image
-from vitriflow.kernels.ctf_fit import CtfFit, fit_ctf
-from vitriflow.kernels.ctf_rings import Optics
-from vitriflow.kernels.dose import critical_dose, dose_weights
-from vitriflow.kernels.gain import find_hot_pixels, gain_factor, plan_repairs
-from vitriflow.kernels.motion import Corrected, MotionSettings, correct_movie
-from vitriflow.kernels.motion_field import MotionField
-from vitriflow.kernels.spectrum import Spectrum, full_amplitude, power_spectrum
-from vitriflow.kernels.warp import warp_accumulate
+What is named here is imported when it's first asked for, so that a step loads no more than it needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitriflow.kernels.ctf import ctf_2d, ctf_phase
+    from vitriflow.kernels.ctf_curves import diagnostic_image
+    from vitriflow.kernels.ctf_fit import CtfFit, fit_ctf
+    from vitriflow.kernels.ctf_rings import Optics
+    from vitriflow.kernels.dose import critical_dose, dose_weights
+    from vitriflow.kernels.gain import find_hot_pixels, gain_factor, plan_repairs
+    from vitriflow.kernels.motion import Corrected, MotionSettings, correct_movie
+    from vitriflow.kernels.motion_field import MotionField
+    from vitriflow.kernels.spectrum import Spectrum, full_amplitude, power_spectrum
+    from vitriflow.kernels.warp import warp_accumulate
+
+_HOMES = {
+    "ctf": ("ctf_2d", "ctf_phase"),
+    "ctf_curves": ("diagnostic_image",),
+    "ctf_fit": ("CtfFit", "fit_ctf"),
+    "ctf_rings": ("Optics",),
+    "dose": ("critical_dose", "dose_weights"),
+    "gain": ("find_hot_pixels", "gain_factor", "plan_repairs"),
+    "motion": ("Corrected", "MotionSettings", "correct_movie"),
+    "motion_field": ("MotionField",),
+    "spectrum": ("Spectrum", "full_amplitude", "power_spectrum"),
+    "warp": ("warp_accumulate",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Corrected",
@@ -32,3 +53,9 @@ __all__ = [
     "power_spectrum",
     "warp_accumulate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -32,12 +32,15 @@ def in_threads(work: Callable[[int], None], n: int, threads: int) -> None:
 
     Many small torch operations are shared out better whole than each of them over the cores.
     """
-    if threads <= 1 or n <= 1:
-        for index in range(n):
-            work(index)
-        return
     before = torch.get_num_threads()
     try:
+        # In the calling thread too: on a busy machine cores that wait for each other inside of small
+        # operations cost more than they help (ten times, for transforms of 700 px).
+        torch.set_num_threads(1)
+        if threads <= 1 or n <= 1:
+            for index in range(n):
+                work(index)
+            return
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(work, range(n)))
     finally:

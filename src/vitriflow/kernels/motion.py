@@ -318,7 +318,11 @@ def _align(
     small = torch.nn.functional.avg_pool2d(pooled[:, None], coarse)[:, 0] if coarse > 1 else pooled
     scale = pool * coarse
     shifts = search_shifts(
-        small, b_factor=settings.b_factor_px2 / scale**2, max_shift=settings.max_shift_px / scale, group=group
+        small,
+        b_factor=settings.b_factor_px2 / scale**2,
+        max_shift=settings.max_shift_px / scale,
+        group=group,
+        threads=threads,
     )
     elapsed = (live + 1) * (dose if dose is not None else 1.0)
     roughness = 0.1 + np.exp(-elapsed[1:-1] / 4.0) if len(live) > 3 else None

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from vitriflow.kernels.fourier import fourier_crop, frequencies, shift_phases, taper
+from vitriflow.kernels.frames import in_threads
 
 __all__ = ["b_factor_weight", "search_shifts"]
 
@@ -25,7 +26,9 @@ def b_factor_weight(ky: torch.Tensor, kx: torch.Tensor, b_px2: float) -> torch.T
     return weight
 
 
-def search_shifts(pooled: torch.Tensor, *, b_factor: float, max_shift: float, group: int = 1) -> torch.Tensor:
+def search_shifts(
+    pooled: torch.Tensor, *, b_factor: float, max_shift: float, group: int = 1, threads: int = 1
+) -> torch.Tensor:
     """Shifts that bring frames onto each other, good enough for a refinement to start from.
 
     Two beginnings are tried, and the one with the more coherent sum wins: all frames as they are,
@@ -43,6 +46,8 @@ def search_shifts(pooled: torch.Tensor, *, b_factor: float, max_shift: float, gr
     group
         So many neighbouring frames are searched as one, where one is too weak; the shifts of
         single frames are interpolated.
+    threads
+        CPU threads, some frames each at a time.
 
     Returns
     -------
@@ -50,14 +55,14 @@ def search_shifts(pooled: torch.Tensor, *, b_factor: float, max_shift: float, gr
         ``(n, 2)`` shifts, y then x (px), added to a frame's coordinates to bring it onto the first.
     """
     if group > 1:
-        return _search_groups(pooled, b_factor, max_shift, group)
+        return _search_groups(pooled, b_factor, max_shift, group, threads)
     n, height, width = pooled.shape
     # Large frames have signal to spare: there the blur is whatever a small map can hold.
     widest = _LARGEST_MAP / (2 * max(height, width))
     b = max(_SOFTEN * b_factor, -math.log(_NEGLIGIBLE) / (2 * widest**2))
     edge = min(0.5, math.sqrt(-math.log(_NEGLIGIBLE) / (2 * b)))
     cut_y, cut_x = (min(size, max(16, 2 * math.ceil(edge * size))) for size in (height, width))
-    search = _Search(pooled, (cut_y, cut_x), b, max_shift)
+    search = _Search(pooled, (cut_y, cut_x), b, max_shift, threads)
     best, best_score = torch.zeros((n, 2), device=pooled.device), -math.inf
     starts = [search.grow()] if n <= 2 else [torch.zeros_like(best), search.grow()]
     for start in starts:
@@ -68,10 +73,12 @@ def search_shifts(pooled: torch.Tensor, *, b_factor: float, max_shift: float, gr
     return best - best[0]
 
 
-def _search_groups(pooled: torch.Tensor, b_factor: float, max_shift: float, group: int) -> torch.Tensor:
+def _search_groups(
+    pooled: torch.Tensor, b_factor: float, max_shift: float, group: int, threads: int
+) -> torch.Tensor:
     parts = torch.split(pooled, group)
     means = torch.stack([part.mean(dim=0) for part in parts])
-    coarse = search_shifts(means, b_factor=b_factor, max_shift=max_shift)
+    coarse = search_shifts(means, b_factor=b_factor, max_shift=max_shift, threads=threads)
     lengths = np.array([len(part) for part in parts])
     centres = np.cumsum(lengths) - (lengths + 1) / 2
     numbers = np.arange(len(pooled))
@@ -85,19 +92,33 @@ def _search_groups(pooled: torch.Tensor, b_factor: float, max_shift: float, grou
 
 
 class _Search:
-    """Cropped spectra of all frames, and maps of their correlation with sums of each other."""
+    """Cropped spectra of all frames, and maps of their correlation with sums of each other.
+
+    On a CPU frames go one by one, shared out to threads: each fits into a core's cache, and no core
+    waits for another inside of small operations. On a GPU all go at once.
+    """
 
     def __init__(
-        self, pooled: torch.Tensor, size: tuple[int, int], b_factor: float, max_shift: float
+        self, pooled: torch.Tensor, size: tuple[int, int], b_factor: float, max_shift: float, threads: int
     ) -> None:
         shape = (pooled.shape[1], pooled.shape[2])
-        window = taper(shape, _RIM, pooled.device)
+        n, device = len(pooled), pooled.device
+        on_cpu = device.type == "cpu"
+        self._threads = threads if on_cpu else 1
+        together = 1 if on_cpu else n
+        self._parts = [slice(i, i + together) for i in range(0, n, together)]
+        window = taper(shape, _RIM, device)
         self.size = size
         self.step = (shape[0] / size[0], shape[1] / size[1])
-        self.spectra = torch.stack(
-            [fourier_crop(torch.fft.rfft2((frame - frame.mean()) * window), shape, size) for frame in pooled]
-        )
-        ky, kx = frequencies(size, pooled.device)
+        self.spectra = torch.empty((n, size[0], size[1] // 2 + 1), dtype=torch.complex64, device=device)
+
+        def transform(part: int) -> None:
+            frames = pooled[self._parts[part]]
+            flat = (frames - frames.mean(dim=(1, 2), keepdim=True)) * window
+            self.spectra[self._parts[part]] = fourier_crop(torch.fft.rfft2(flat), shape, size)
+
+        in_threads(transform, len(self._parts), self._threads)
+        ky, kx = frequencies(size, device)
         self.ky, self.kx = ky / self.step[0], kx / self.step[1]  # cycles per px of the pooled frames
         cycles2 = (self.ky * shape[0]) ** 2 + (self.kx * shape[1]) ** 2
         high_pass = 1.0 - torch.exp(-cycles2 / _HIGH_PASS**2)
@@ -114,20 +135,21 @@ class _Search:
         middle = n // 2
         shifts = torch.zeros((n, 2), device=self.spectra.device)
         total = self.spectra[middle].clone()
-        for distance in range(1, n):
-            for i in (middle + distance, middle - distance):
-                if 0 <= i < n:
-                    shifts[i] = self._peaks((self.weight * total * self.spectra[i].conj())[None])[0]
-                    total += self.spectra[i] * shift_phases(shifts[i : i + 1], self.ky, self.kx)[0]
+
+        def work(_: int) -> None:
+            for distance in range(1, n):
+                for i in (middle + distance, middle - distance):
+                    if 0 <= i < n:
+                        shifts[i] = self._peaks((self.weight * total * self.spectra[i].conj())[None])[0]
+                        total.add_(self.spectra[i] * shift_phases(shifts[i : i + 1], self.ky, self.kx)[0])
+
+        in_threads(work, 1, self._threads)
         return shifts
 
     def settle(self, shifts: torch.Tensor) -> torch.Tensor:
         """Align each frame to the sum of the others until nothing moves."""
         for _ in range(_ROUNDS):
-            moved = self.spectra * shift_phases(shifts, self.ky, self.kx)
-            # The peak of others x conj(frame) lies at the whole shift of the frame.
-            cross = (moved.sum(dim=0) - moved).mul_(self.weight).mul_(self.spectra.conj())
-            step = self._peaks(cross) - shifts
+            step = self._peaks_of_all(shifts) - shifts
             # The others move as well, so each goes but its part of the way: two frames would swap places.
             step *= (len(shifts) - 1) / len(shifts)
             step -= step.mean(dim=0)
@@ -139,8 +161,36 @@ class _Search:
 
     def coherence(self, shifts: torch.Tensor) -> float:
         """Weighted power of the sum of all frames moved by ``shifts``."""
-        moved = self.spectra * shift_phases(shifts, self.ky, self.kx)
-        return float((self.weight * moved.sum(dim=0).abs() ** 2).sum())
+        return float((self.weight * self._sum(shifts).abs() ** 2).sum())
+
+    def _moved(self, shifts: torch.Tensor, part: slice) -> torch.Tensor:
+        return self.spectra[part] * shift_phases(shifts[part], self.ky, self.kx)
+
+    def _sum(self, shifts: torch.Tensor) -> torch.Tensor:
+        """The sum of all frames moved by ``shifts``, always added up in the same order."""
+        parts = torch.empty(
+            (len(self._parts), *self.spectra.shape[1:]), dtype=torch.complex64, device=self.spectra.device
+        )
+
+        def work(part: int) -> None:
+            parts[part] = self._moved(shifts, self._parts[part]).sum(dim=0)
+
+        in_threads(work, len(self._parts), self._threads)
+        return parts.sum(dim=0)
+
+    def _peaks_of_all(self, shifts: torch.Tensor) -> torch.Tensor:
+        """Where each frame, not moved, correlates best with the sum of the others, moved by ``shifts``."""
+        total = self._sum(shifts)
+        found = torch.empty_like(shifts)
+
+        def work(part: int) -> None:
+            frames = self._parts[part]
+            # The peak of others x conj(frame) lies at the whole shift of the frame.
+            others = (total - self._moved(shifts, frames)).mul_(self.weight)
+            found[frames] = self._peaks(others.mul_(self.spectra[frames].conj()))
+
+        in_threads(work, len(self._parts), self._threads)
+        return found
 
     def _peaks(self, cross: torch.Tensor) -> torch.Tensor:
         """Where correlations peak within reach, ``(n, 2)`` (px of the pooled frames)."""

@@ -1,5 +1,7 @@
 """Noisy tracks made smooth, as smooth as the data themselves ask for."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,18 +38,26 @@ def smooth_track(
     n = len(track)
     if n < 4 or noise_variance <= 0:
         return track.copy()
-    second = np.diff(np.eye(n), n=2, axis=0)
     best: tuple[float, NDArray[np.float64]] | None = None
-    for scale in [None] if roughness is None else [None, roughness]:
-        rows = second if scale is None else second / scale[:, None]
-        values, vectors = np.linalg.eigh(rows.T @ rows)
-        values = np.maximum(values, 0.0)
-        values[:2] = 0.0  # position and velocity are free
+    for scale in [None] if roughness is None else [None, tuple(roughness.tolist())]:
+        values, vectors = _modes(n, scale)
         rotated = vectors.T @ track
-        for ratio in _RATIOS:
-            variance = noise_variance * (1.0 + ratio / values[2:])
-            evidence = -0.5 * np.sum(np.log(variance) + rotated[2:] ** 2 / variance)
-            if best is None or evidence > best[0]:
-                kept = np.concatenate([[1.0, 1.0], ratio / (ratio + values[2:])])
-                best = (float(evidence), vectors @ (kept * rotated))
+        variance = noise_variance * (1.0 + _RATIOS[:, None] / values[2:])
+        evidence = -0.5 * np.sum(np.log(variance) + rotated[2:] ** 2 / variance, axis=1)
+        most = int(evidence.argmax())
+        if best is None or evidence[most] > best[0]:
+            kept = np.concatenate([[1.0, 1.0], _RATIOS[most] / (_RATIOS[most] + values[2:])])
+            best = (float(evidence[most]), vectors @ (kept * rotated))
     return track.copy() if best is None else best[1]
+
+
+@lru_cache(maxsize=16)
+def _modes(n: int, roughness: tuple[float, ...] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Modes of a track and how much the prior dislikes each: the first two, place and velocity, not at all."""
+    rows = np.diff(np.eye(n), n=2, axis=0)
+    if roughness is not None:
+        rows = rows / np.array(roughness)[:, None]
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    values = np.maximum(values, 0.0)
+    values[:2] = 0.0
+    return values, vectors

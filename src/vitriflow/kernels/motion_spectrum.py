@@ -1,7 +1,8 @@
 """Power of sums of a few aligned frames, averaged: what the CTF is fitted to.
 
-Frames are too noisy one by one and have lost their fine detail when all are summed; groups of a
-few electrons per square angstrom show the most rings (Rohou and Grigorieff 2015, CTFFIND4).
+Frames are too noisy one by one, and the sum of all has lost its fine detail to damage; sums of about
+16 e/A^2 show the most rings (groups as such: Rohou and Grigorieff 2015, CTFFIND4; their dose was tried
+out on simulated movies, since rings stand out of the counting noise with the root of it).
 """
 
 import numpy as np

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Sums", "add_moved_frames", "binned_shape"]
 
 _CURVE_SAMPLES = 16384
+_CURVE_STRIDE = 16
 _LARGEST_GROUP = 16  # frames
 
 
@@ -163,7 +164,9 @@ def _plan(
         voltage_kV=settings.voltage_kV,
     )
     weights = weights[live] / np.sqrt((weights[live] ** 2).sum(axis=0))
-    some, curve = low_rank_weights(weights, with_plain=settings.unweighted)
+    # The curves are smooth: some of their samples tell which sums to make, then all samples are fitted.
+    some, _ = low_rank_weights(weights[:, ::_CURVE_STRIDE], with_plain=settings.unweighted)
+    curve = np.asarray(np.linalg.lstsq(some.T.astype(np.float64), weights, rcond=None)[0])
     factors = np.zeros((len(some), n_frames), dtype=np.float32)
     factors[:, live] = some
     first = np.zeros((len(some), len(k)))
