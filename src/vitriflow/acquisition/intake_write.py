@@ -19,6 +19,7 @@ from vitriflow.acquisition.custody import (
     write_changes,
     write_gone,
 )
+from vitriflow.acquisition.places import PLACE_KINDS, SessionBook, place_of
 from vitriflow.acquisition.recognise import FileKind, item_of, recognise
 from vitriflow.acquisition.scan import FileSeen
 from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, FileState, Session, SourceFile, now
@@ -117,12 +118,19 @@ class IntakeWriter:
         files: Sequence[FileChange],
         survey: dict[str, int] | None = None,
     ) -> None:
+        whole = (FileState.COMPLETE, FileState.PROVED)
+        pictures = [change.file for change in files if change.kind in PLACE_KINDS and change.state in whole]
+        places = [news for news in map(place_of, pictures) if news is not None]
+
         def work(orm: OrmSession) -> None:
             stamp = now()
             write_changes(orm, self.session_id, files, stamp)
             known = self._known(orm, [change.file.key for change in exposures])
+            book = SessionBook(orm, self.session_id)
             for change in exposures:
-                self._write_exposure(orm, change, known, stamp)
+                self._write_exposure(orm, change, known, stamp, book)
+            for news in places:
+                book.note(news)
             if survey is not None:
                 orm.execute(update(Session).where(Session.id == self.session_id).values(survey=survey))
 
@@ -137,7 +145,12 @@ class IntakeWriter:
         return found
 
     def _write_exposure(
-        self, orm: OrmSession, change: ExposureChange, known: dict[str, Exposure], stamp: datetime
+        self,
+        orm: OrmSession,
+        change: ExposureChange,
+        known: dict[str, Exposure],
+        stamp: datetime,
+        book: SessionBook,
     ) -> None:
         key = change.file.key
         row = known.get(key)
@@ -159,8 +172,11 @@ class IntakeWriter:
             row.problem_code = row.problem = None
         if change.state == ExposureState.SEEN and not change.values.get("complete_at"):
             row.complete_at = row.copied_at = row.proved_at = None
+        before = row.details
         for name, value in change.values.items():
             setattr(row, name, value)
+        if "details" in change.values:
+            book.complete(row, before)
 
     def _path_of(self, file: FileSeen) -> str:
         """Where an exposure is read from: the source, until its copy is there.

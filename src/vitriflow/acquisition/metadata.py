@@ -6,61 +6,93 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from vitriflow.acquisition.recognise import metadata_keys
+from vitriflow.acquisition.recognise import FileKind, metadata_keys, recognise, series_of
 from vitriflow.acquisition.scan import FileSeen
 from vitriflow.errors import ItemError
 from vitriflow.formats import ExposureMetadata, Mdoc, names_from_path, read_epu_xml, read_mdoc
 
 _KEPT = 64  # files that are read again only when they change
+_NAMED = ("grid_square", "foil_hole", "position", "tilt_angle_deg")  # fields of names that metadata carry too
+_MDOC = ".mdoc"
+_STACKS = {"tilt series": FileKind.PREVIEW, "montage": FileKind.MONTAGE}
 
 
 @dataclass(frozen=True)
 class Found:
-    """Metadata of one movie: the file it mainly came from, frames promised, what it says (JSON-ready)."""
+    """Metadata of one movie.
+
+    Attributes
+    ----------
+    path
+        The file that it mainly came from.
+    n_frames
+        Frames promised.
+    details
+        What it says (JSON-ready). ``tilt_series`` and ``tilt_order`` only for exposures of one.
+    stack
+        What the image is when it's no movie: a ``preview`` (the sums of a tilt series) or a ``montage``.
+    """
 
     path: str | None = None
     n_frames: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    stack: FileKind | None = None
 
 
 class MetadataFinder:
-    """Reads each metadata file once for as long as it doesn't change."""
+    """Reads each metadata file once for as long as it doesn't change.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    kept
+        Files whose contents are remembered.
+    """
+
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._kept = kept
         self._read: OrderedDict[str, tuple[int, int, ExposureMetadata | Mdoc | str]] = OrderedDict()
+        self._shared: dict[str, str] = {}  # name of a movie: the mdoc that names it among others
+        self._indexed: dict[str, tuple[int, int]] = {}
 
     def find(self, key: str, files: Mapping[str, FileSeen]) -> Found:
         """Join what all metadata files of the movie ``key`` say; of two, the more telling one wins.
 
         Broken metadata is told in ``details["problems"]``, not raised: the movie may still be good.
         """
-        movie = PurePosixPath(key).name
         joined: dict[str, Any] = {}
         problems: list[str] = []
-        path: str | None = None
-        for name in metadata_keys(key):
-            file = files.get(name)
-            if file is None:
-                continue
-            content = self._content(file)
+        path, series, stack = None, series_of(key), None
+        names = [name for name in metadata_keys(key) if name in files]
+        for name in names or self._sharing(key, files):
+            content = self.content(files[name])
             if isinstance(content, str):
                 problems.append(content)
                 path = path or name
                 continue
-            exposure = content if isinstance(content, ExposureMetadata) else _section(content, movie)
+            if isinstance(content, Mdoc) and _is_stack(key, name, content):
+                stack = _STACKS.get(content.kind)
+                continue
+            exposure = content if isinstance(content, ExposureMetadata) else _section(content, key)
             if exposure is None:
                 continue  # an mdoc that grows with the series, and hasn't come to this movie yet
             path = path or name
             said = exposure.model_dump(mode="json", exclude_none=True, exclude={"problems", "source"})
             problems += exposure.problems
             joined = said | joined
-        joined = names_from_path(files[key].path) | joined if key in files else joined
+            if isinstance(content, Mdoc) and series is None:
+                series = series_of_mdoc(name, content)
+        joined = _names(key, series) | joined
+        if series is None:
+            joined.pop("tilt_order", None)  # else only the number of a section
+        elif "tilt_order" in recognise(key).fields:
+            joined["tilt_order"] = recognise(key).fields["tilt_order"]
         details = joined | ({"problems": problems} if problems else {})
         if path is not None:
             details["metadata_file"] = path
-        return Found(path, joined.get("n_fractions"), details)
+        return Found(path, joined.get("n_fractions"), details, stack)
 
-    def _content(self, file: FileSeen) -> ExposureMetadata | Mdoc | str:
+    def content(self, file: FileSeen) -> ExposureMetadata | Mdoc | str:
+        """What an XML or mdoc says, or why it can't be read."""
         known = self._read.get(file.key)
         if known is not None and known[:2] == (file.size, file.changed_ns):
             self._read.move_to_end(file.key)
@@ -72,15 +104,70 @@ class MetadataFinder:
         except (ItemError, OSError) as error:
             content = str(error)
         self._read[file.key] = (file.size, file.changed_ns, content)
-        if len(self._read) > _KEPT:
+        if len(self._read) > self._kept:
             self._read.popitem(last=False)
         return content
 
+    def _sharing(self, key: str, files: Mapping[str, FileSeen]) -> list[str]:
+        """The mdoc that names this movie among others, whatever it's called itself."""
+        name = PurePosixPath(key).name.lower()
+        known = self._shared.get(name)
+        if known is None or known not in files:
+            self._index(files)
+            known = self._shared.get(name)
+        return [known] if known is not None and known in files else []
 
-def _section(mdoc: Mdoc, movie: str) -> ExposureMetadata | None:
+    def _index(self, files: Mapping[str, FileSeen]) -> None:
+        """Note which movies are named by mdocs that aren't called after one; each is read once a change."""
+        for key, file in files.items():
+            if not key.lower().endswith(_MDOC) or self._indexed.get(key) == (file.size, file.changed_ns):
+                continue
+            self._indexed[key] = (file.size, file.changed_ns)
+            if key[: -len(_MDOC)] in files or not file.size:
+                continue  # called after its movie, or nothing there yet
+            content = self.content(file)
+            if isinstance(content, Mdoc):
+                for exposure in content.exposures:
+                    if exposure.movie_name:
+                        self._shared.setdefault(exposure.movie_name.lower(), key)
+
+
+def series_of_mdoc(key: str, mdoc: Mdoc) -> str | None:
+    """Name of the tilt series that an mdoc describes; None when it describes something else."""
+    if mdoc.kind == "frame set" or mdoc.kind == "montage":
+        return series_of(key)
+    tomo = any(exposure.software == "Tomo 5" for exposure in mdoc.exposures)
+    if mdoc.kind != "tilt series" and not tomo:
+        return series_of(key)
+    stem = PurePosixPath(PurePosixPath(key).stem)
+    plain = (
+        stem.stem if stem.suffix.lower() in (".mrc", ".st", ".tif", ".tiff", ".eer", ".mrcs") else stem.name
+    )
+    return series_of(key) or plain.removesuffix("_override")
+
+
+def _names(key: str, series: str | None) -> dict[str, Any]:
+    """What the path says: square, hole, position, angle."""
+    said = {name: value for name, value in recognise(key).fields.items() if name in _NAMED}
+    found = names_from_path(PurePosixPath(key)) | said
+    if series is not None:
+        found |= {"tilt_series": series}
+    return found
+
+
+def _is_stack(key: str, mdoc_key: str, mdoc: Mdoc) -> bool:
+    """Whether an image is the stack of sums (or of a montage's pieces) that an mdoc describes, and no movie."""
+    path = PurePosixPath(key)
+    if mdoc.kind not in _STACKS or PurePosixPath(mdoc_key).name.lower() != f"{path.name}{_MDOC}".lower():
+        return False
+    return all((exposure.movie_name or "").lower() != path.name.lower() for exposure in mdoc.exposures)
+
+
+def _section(mdoc: Mdoc, key: str) -> ExposureMetadata | None:
     """The section that names this movie; a single section without any name is the movie's own."""
+    movie = PurePosixPath(key).name.lower()
     for exposure in mdoc.exposures:
-        if exposure.movie_name and exposure.movie_name.lower() == movie.lower():
+        if exposure.movie_name and exposure.movie_name.lower() == movie:
             return exposure
     if len(mdoc.exposures) == 1 and not mdoc.exposures[0].movie_name:
         return mdoc.exposures[0]

@@ -1,92 +1,33 @@
-"""What a file in a microscope's folder is, by its name: rules as data.
+"""What a file in a microscope's folder is, by its name, and which files belong together.
 
-The first rule that matches wins. Names say what a file claims to be; whether a movie is whole,
-and whether it's a movie at all, its structure decides later (``vitriflow.formats``).
+Names say what a file claims to be; whether a movie is whole, and whether it's a movie at all, its
+structure decides later (``vitriflow.formats``). The rules stand in ``acquisition/recognisers/``.
 """
 
 import re
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import PurePosixPath
 
+from vitriflow.acquisition.recognisers import FileKind, Recognised, recognise
 
-class FileKind(StrEnum):
-    """What a file is for."""
+__all__ = [
+    "FileKind",
+    "Recognised",
+    "item_of",
+    "metadata_keys",
+    "plain_stem",
+    "recognise",
+    "series_of",
+    "sum_of_movie",
+]
 
-    MOVIE = "movie"
-    GAIN = "gain"
-    METADATA = "metadata"
-    ATLAS = "atlas"
-    GRID_SQUARE_IMAGE = "grid_square_image"
-    FOIL_HOLE_IMAGE = "foil_hole_image"
-    PREVIEW = "preview"
-    SESSION = "session"
-    MONTAGE = "montage"
-    TEMPORARY = "temporary"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Names that match ``pattern`` (searched in the path below the source folder) are ``kind``."""
-
-    software: str
-    kind: FileKind
-    pattern: re.Pattern[str]
-
-
-def _rule(software: str, kind: FileKind, pattern: str) -> Rule:
-    return Rule(software, kind, re.compile(pattern, re.IGNORECASE))
-
-
-_IMAGE = r"\.(mrc|mrcs|tif|tiff|eer)$"
-RULES: tuple[Rule, ...] = (
-    _rule("", FileKind.TEMPORARY, r"(^|/)(\.|~)|\.(tmp|part|partial|crdownload|lock)$"),
-    _rule("epu", FileKind.ATLAS, r"(^|/)Atlas(_\d+)?[/.]|(^|/)(Atlas|Tile)_[^/]*\.(mrc|jpg|xml|dm)$"),
-    _rule("epu", FileKind.GRID_SQUARE_IMAGE, r"(^|/)GridSquare_\d{8}_\d{6}\.(mrc|jpg|tiff?|xml)$"),
-    _rule("epu", FileKind.FOIL_HOLE_IMAGE, r"(^|/)FoilHoles/FoilHole_[^/]*\.(mrc|jpg|tiff?|xml)$"),
-    _rule("epu", FileKind.GAIN, r"(^|/)FoilHole_[^/]*_gain\.(tiff?|mrc)$"),
-    _rule("epu", FileKind.MOVIE, r"(^|/)FoilHole_\d+_Data_[^/]*" + _IMAGE),
-    _rule("epu", FileKind.METADATA, r"(^|/)FoilHole_\d+_Data_[^/]*\.xml$"),
-    _rule("epu", FileKind.PREVIEW, r"(^|/)FoilHole_\d+_Data_[^/]*\.(jpg|png)$"),
-    _rule("epu", FileKind.SESSION, r"\.dm$"),
-    _rule("tomo5", FileKind.GAIN, r"(^|/)[^/]*gain[^/]*\.(gain|mrc|tiff?|dm4)$"),
-    _rule("tomo5", FileKind.MONTAGE, r"(^|/)(SearchMap|Search_map|Overview)[^/]*\.(mrc|jpg|xml|mdoc)$"),
-    _rule("tomo5", FileKind.MOVIE, r"(^|/)Position_\d+(_\d+)*_-?\d+(\.\d+)?_[^/]*" + _IMAGE),
-    _rule("tomo5", FileKind.METADATA, r"(^|/)Position_\d+(_\d+)?(_override)?\.mdoc$"),
-    _rule("tomo5", FileKind.SESSION, r"(^|/)(BatchPositionsList|Session)\.(xml|dm)$"),
-    _rule(
-        "",
-        FileKind.GAIN,
-        r"(^|/)[^/]*(gain|SuperRef|CountRef|_ref)[^/]*\.(mrc|tiff?|dm4|gain)$|\.(gain|dm4)$",
-    ),
-    _rule("", FileKind.GAIN, r"(^|/)defects[^/]*\.txt$"),
-    _rule("serialem", FileKind.METADATA, r"\.mdoc$"),
-    _rule("serialem", FileKind.SESSION, r"\.(nav|adoc|log)$"),
-    _rule("serialem", FileKind.MONTAGE, r"\.(st|map|ali|bin\d*)$"),
-    _rule("", FileKind.METADATA, r"\.xml$"),
-    _rule("", FileKind.PREVIEW, r"\.(jpe?g|png|gif)$"),
-    _rule("", FileKind.MOVIE, _IMAGE),
-)
-
-_SUFFIX_OF_FRACTIONS = re.compile(r"_(Fractions|EER)$", re.IGNORECASE)
-_TOMO_POSITION = re.compile(r"^(Position_\d+(?:_\d+)?)_\d{3}_-?\d+(?:\.\d+)?_", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """What a file is, and who wrote it as far as its name tells."""
-
-    kind: FileKind
-    software: str
-
-
-def recognise(key: str) -> Recognised:
-    """Say what a file is from its path below the source folder (with forward slashes)."""
-    for rule in RULES:
-        if rule.pattern.search(key):
-            return Recognised(rule.kind, rule.software)
-    return Recognised(FileKind.UNKNOWN, "")
+_SUFFIX_OF_FRACTIONS = re.compile(r"_(Fractions|EER|Frames|movie)$", re.IGNORECASE)
+_MDOC_OF_IMAGE = re.compile(r"\.(mrcs?|st|tiff?|eer)$", re.IGNORECASE)
+_OVERRIDE = re.compile(r"_override$", re.IGNORECASE)
+# Folders that only hold what belongs to the folder above them.
+_INNER = re.compile(r"(frames?|raw|movies?|fractions|data|mdocs?)", re.IGNORECASE)
+# Folders whose names tell apart series that would else be called the same.
+_GRID = re.compile(r"(sample|grid|slot|lamella)[ _-]?[^/]*", re.IGNORECASE)
+_SQUARE = re.compile(r"GridSquare_\d+", re.IGNORECASE)
 
 
 def item_of(key: str) -> str:
@@ -94,20 +35,51 @@ def item_of(key: str) -> str:
     return str(PurePosixPath(key).with_suffix(""))
 
 
+def plain_stem(key: str) -> str:
+    """Path without suffix, and without ``_Fractions`` or ``_EER``: what a movie's other files are named by."""
+    path = PurePosixPath(key)
+    if path.suffix.lower() == ".mdoc" and _MDOC_OF_IMAGE.search(path.stem):
+        path = path.with_suffix("")
+    return str(path.with_name(_SUFFIX_OF_FRACTIONS.sub("", path.stem) or path.stem))
+
+
 def sum_of_movie(key: str) -> str | None:
     """For a movie that EPU writes, the stem under which it also leaves the sum of its frames."""
     path = PurePosixPath(key)
     stem, count = _SUFFIX_OF_FRACTIONS.subn("", path.stem)
-    return str(path.with_name(stem)) if count else None
+    return str(path.with_name(stem)) if count and stem else None
+
+
+def series_of(key: str) -> str | None:
+    """Name of the tilt series that a movie or an mdoc belongs to, as far as the path says.
+
+    A folder such as ``Sample3`` goes before, since each sample of Tomo 5 counts its positions from 1.
+    """
+    name = recognise(key).fields.get("tilt_series")
+    if name is None:
+        return None
+    grids = [part for part in PurePosixPath(key).parts[:-1] if _GRID.fullmatch(part)]
+    grids = [part for part in grids if not _SQUARE.fullmatch(part)]
+    return "/".join([*grids, str(name)])
 
 
 def metadata_keys(key: str) -> list[str]:
     """Paths at which the metadata of a movie may stand, most telling first."""
     path = PurePosixPath(key)
     plain = _SUFFIX_OF_FRACTIONS.sub("", path.stem)
-    names = [f"{path.stem}.xml", f"{plain}.xml", f"{path.name}.mdoc", f"{path.stem}.mdoc"]
-    position = _TOMO_POSITION.match(path.name)
-    if position:
-        names.append(f"{position.group(1)}.mdoc")
-    unique = list(dict.fromkeys(names))
-    return [str(path.with_name(name)) for name in unique]
+    names = [f"{path.stem}.xml", f"{plain}.xml", f"{path.name}.mdoc", f"{path.stem}.mdoc", f"{plain}.mdoc"]
+    keys = [str(path.with_name(name)) for name in names if name != ".xml"]
+    series = recognise(key).fields.get("tilt_series")
+    if series is not None:
+        endings = (".mdoc", ".mrc.mdoc", ".st.mdoc", ".tif.mdoc", ".tiff.mdoc", ".eer.mdoc", "_override.mdoc")
+        keys += [str(folder / f"{series}{ending}") for folder in _nearby(path) for ending in endings]
+    return list(dict.fromkeys(keys))
+
+
+def _nearby(path: PurePosixPath) -> list[PurePosixPath]:
+    """Folders in which the mdoc of a series may stand: the movie's own, that above, and beside it."""
+    folder = path.parent
+    if folder == folder.parent:
+        return [folder, folder / "mdocs", folder / "mdoc"]
+    above = folder.parent
+    return [folder, above, above / "mdocs", above / "mdoc"]

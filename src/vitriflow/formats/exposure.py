@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from pathlib import Path
+from pathlib import PurePath
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,7 +72,7 @@ class ExposureMetadata(BaseModel):
     problems: list[str] = Field(default_factory=list, description="what couldn't be understood")
 
 
-def names_from_path(path: Path) -> dict[str, str]:
+def names_from_path(path: PurePath) -> dict[str, str]:
     """Grid square, foil hole and position from folder and file names (EPU, Tomo 5).
 
     Returns
