@@ -6,6 +6,7 @@ set -u
 missing=""
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium fonts-dejavu-core"
 command -v relion_preprocess >/dev/null 2>&1 || missing="$missing relion ghostscript"
+command -v b3sum >/dev/null 2>&1 || missing="$missing b3sum"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 

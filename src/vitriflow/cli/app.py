@@ -7,6 +7,7 @@ import typer
 import vitriflow
 from vitriflow.cli.demo import demo
 from vitriflow.cli.gain import gain
+from vitriflow.cli.release import hold, release
 from vitriflow.cli.session import explain, run, serve, status
 from vitriflow.cli.setup import doctor, init
 from vitriflow.cli.simulate import simulate
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, explain, serve, init, doctor, simulate, demo, validate, gain):
+for command in (run, status, explain, serve, init, doctor, simulate, demo, validate, gain, release, hold):
     app.command()(command)
 app.add_typer(step_app, name="step")
 

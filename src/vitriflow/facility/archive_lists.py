@@ -1,0 +1,85 @@
+"""Which files have a proved copy in which archive, by lists that stay in the session's folder.
+
+The archive itself isn't asked: it may be a tape.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from blake3 import blake3
+from sqlalchemy import select
+
+from vitriflow.catalog import ArchiveCopy, Catalog, Session
+from vitriflow.errors import VitriflowError
+
+FOLDER = "archives"
+
+
+def list_path(root: Path, tier: str, copy_id: int) -> Path:
+    """Where the list of one copy's files stands: hashes and paths, as b3sum reads them."""
+    return root / FOLDER / f"{tier}-{copy_id}.b3"
+
+
+def parse_sums(text: str) -> dict[str, str]:
+    """Paths and hashes of a list as b3sum writes it."""
+    found: dict[str, str] = {}
+    for line in text.split("\n"):
+        escaped = line.startswith("\\")
+        digest, sign, path = line.removeprefix("\\").partition("  ")
+        if sign:
+            found[_plain(path) if escaped else path] = digest
+    return found
+
+
+def archived_files(catalog: Catalog, session_id: int) -> Mapping[str, Mapping[str, str]]:
+    """For each tier the files of a session that have a proved copy there: path -> hash.
+
+    A list that is missing, or isn't the one that was proved, counts for nothing.
+    """
+    query = (
+        select(ArchiveCopy, Session.root)
+        .join(Session, Session.id == ArchiveCopy.session_id)
+        .where(ArchiveCopy.session_id == session_id, ArchiveCopy.proved_at.is_not(None))
+        .order_by(ArchiveCopy.id)
+    )
+    found: dict[str, dict[str, str]] = {}
+    for copy, root in catalog.read(lambda orm: [(row[0], row[1]) for row in orm.execute(query)]):
+        if copy.state in ("proved", "recalling"):
+            try:
+                files = read_list(Path(root), copy)
+            except VitriflowError:
+                continue
+            found.setdefault(copy.tier, {}).update(files)
+    return found
+
+
+def read_list(root: Path, copy: ArchiveCopy) -> dict[str, str]:
+    """The files of one copy, after making sure that the list is the one that was proved.
+
+    Raises
+    ------
+    VitriflowError
+        When it's missing or differs.
+    """
+    path = list_path(root, copy.tier, copy.id)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise VitriflowError(
+            str(path),
+            f"the list of files in archive copy {copy.id}",
+            error.strerror or str(error),
+            f"The same list stands with the archive, {copy.location}: copy it here.",
+        ) from error
+    if blake3(data).hexdigest() != copy.manifest_blake3:
+        raise VitriflowError(
+            str(path),
+            f"the hash {copy.manifest_blake3} that was noted when the copy was proved",
+            blake3(data).hexdigest(),
+            f"It was changed; the same list stands with the archive, {copy.location}.",
+        )
+    return parse_sums(data.decode("utf-8", "surrogateescape"))
+
+
+def _plain(path: str) -> str:
+    return path.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
