@@ -13,6 +13,15 @@ from vitriflow.catalog.custody import (
 )
 from vitriflow.catalog.engine import Catalog, is_away, now
 from vitriflow.catalog.leases import LeaseHandle, take_lease, this_owner
+from vitriflow.catalog.logbook import (
+    Grid,
+    GridBox,
+    GridState,
+    Limits,
+    LogEntry,
+    LogFile,
+    Mark,
+)
 from vitriflow.catalog.people import ApiToken, Audit, Helper, Membership, Person, WebSession
 from vitriflow.catalog.schema import check_schema, found_revision, newest_revision, upgrade
 from vitriflow.catalog.tables import (
@@ -47,10 +56,17 @@ __all__ = [
     "Exposure",
     "ExposureState",
     "FileState",
+    "Grid",
+    "GridBox",
+    "GridState",
     "Helper",
     "Hold",
     "Lease",
     "LeaseHandle",
+    "Limits",
+    "LogEntry",
+    "LogFile",
+    "Mark",
     "Measure",
     "Membership",
     "Microscope",

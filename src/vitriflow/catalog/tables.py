@@ -87,7 +87,12 @@ class Sample(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     experiment_id: Mapped[int] = mapped_column(ForeignKey("experiment.id"))
     name: Mapped[str] = mapped_column(String(128))
-    settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    settings: Mapped[dict[str, Any]] = mapped_column(default=dict)  # imaging parameters, by their names
+    title: Mapped[str] = mapped_column(Text, default="", server_default="")
+    description: Mapped[str] = mapped_column(Text, default="", server_default="")
+    state: Mapped[str] = mapped_column(String(16), default="new", server_default="new")  # active, stopped
+    cloned_from: Mapped[int | None]
+    created_at: Mapped[datetime | None]
 
 
 class Session(Base):

@@ -1,5 +1,6 @@
 """People, experiments, samples, sessions: what the operator drives."""
 
+from vitriflow.elogbook.imaging import ImagingParameters
 from vitriflow.elogbook.sessions import (
     find_session,
     open_session,
@@ -8,4 +9,11 @@ from vitriflow.elogbook.sessions import (
     write_session_record,
 )
 
-__all__ = ["find_session", "open_session", "session_of_source", "set_session_state", "write_session_record"]
+__all__ = [
+    "ImagingParameters",
+    "find_session",
+    "open_session",
+    "session_of_source",
+    "set_session_state",
+    "write_session_record",
+]
