@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from vitriflow.acquisition.recognise import FileKind, metadata_keys, recognise, series_of
@@ -133,17 +133,24 @@ class MetadataFinder:
 
 
 def series_of_mdoc(key: str, mdoc: Mdoc) -> str | None:
-    """Name of the tilt series that an mdoc describes; None when it describes something else."""
-    if mdoc.kind == "frame set" or mdoc.kind == "montage":
-        return series_of(key)
+    """Name of the tilt series that an mdoc describes: its movies', else its stack's, else its own name.
+
+    None when it describes something else.
+    """
+    if mdoc.kind in ("frame set", "montage"):
+        return None
+    folder = PurePosixPath(key).parent
+    for exposure in mdoc.exposures:
+        if exposure.movie_name and (series := series_of(str(folder / exposure.movie_name))):
+            return series
     tomo = any(exposure.software == "Tomo 5" for exposure in mdoc.exposures)
     if mdoc.kind != "tilt series" and not tomo:
         return series_of(key)
+    if mdoc.image_file:
+        return PureWindowsPath(mdoc.image_file).stem
     stem = PurePosixPath(PurePosixPath(key).stem)
-    plain = (
-        stem.stem if stem.suffix.lower() in (".mrc", ".st", ".tif", ".tiff", ".eer", ".mrcs") else stem.name
-    )
-    return series_of(key) or plain.removesuffix("_override")
+    image = stem.suffix.lower() in (".mrc", ".mrcs", ".st", ".tif", ".tiff", ".eer")
+    return series_of(key) or (stem.stem if image else stem.name).removesuffix("_override")
 
 
 def _names(key: str, series: str | None) -> dict[str, Any]:

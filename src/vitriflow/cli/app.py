@@ -7,7 +7,9 @@ import typer
 import vitriflow
 from vitriflow.cli.demo import demo
 from vitriflow.cli.gain import gain
+from vitriflow.cli.recognise import recognise
 from vitriflow.cli.release import hold, release
+from vitriflow.cli.service import acquire, install_services, pause, process, resume, start, stop, up
 from vitriflow.cli.session import explain, run, serve, status
 from vitriflow.cli.setup import doctor, init
 from vitriflow.cli.simulate import simulate
@@ -22,8 +24,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, status, explain, serve, init, doctor, simulate, demo, validate, gain, release, hold):
+for command in (
+    run,
+    status,
+    explain,
+    serve,
+    init,
+    doctor,
+    simulate,
+    demo,
+    validate,
+    recognise,
+    gain,
+    release,
+    hold,
+):
     app.command()(command)
+for service in (up, acquire, process, start, stop, pause, resume, install_services):
+    app.command()(service)
 app.add_typer(step_app, name="step")
 
 

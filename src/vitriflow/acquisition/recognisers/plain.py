@@ -28,6 +28,7 @@ PLAIN = Recogniser(
         Rule(
             "gain", r"(?:^|[/_. -])defects?(?:pixels?|map)?[^/]*\.(?:txt|xml|tiff?|mrc)$", "a list of defects"
         ),
+        Rule("session", r"\.log$", "a log"),
         Rule("metadata", r"\.xml$", "XML of any kind"),
         Rule("preview", r"\.(?:jpe?g|png|gif)$", "a picture"),
         Rule("movie", r"\.(?:mrcs?|tiff?|eer)$", "a movie or an image"),

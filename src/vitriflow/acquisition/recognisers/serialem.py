@@ -20,16 +20,16 @@ SERIALEM = Recogniser(
         Rule("metadata", rf"(?:^|/){_TILT}(?:[_.-][^/]*)?\.mdoc$", "the mdoc of one tilt's frames"),
         Rule("movie", rf"(?:^|/){_TILT}(?:[_-][^/]*)?{_IMAGE}", "frames of a tilt: series, order, angle"),
         Rule("preview", rf"(?:^|/){_TILT}(?:[_-][^/]*)?\.(?:jpe?g|png)$", "a picture of a tilt"),
-        Rule("montage", r"\.(?:st|map|bin\d*|preali|ali|rec)(?:\.mdoc)?$", "a montage or a stack of IMOD's"),
+        Rule("montage", r"\.(?:st|map|bin\d*|preali|ali|rec)$", "a montage or a stack of IMOD's"),
         Rule(
             "montage",
             r"(?:^|[/_. -])(?:LMM|MMM|LMAP|MMAP|fullgrid|full_grid|gridmap|medmont|lowmag|medmag|polymont|polygons?|"
-            r"montage|mont)(?:[_. -][^/]*|\d*)\.(?:mrc|tiff?|idoc|hdf)(?:\.mdoc)?$",
+            r"montage|mont)(?:[_. -][^/]*|\d*)\.(?:mrc|tiff?|hdf)$",
             "a map at low or medium magnification",
         ),
         Rule(
             "preview",
-            r"(?:^|/)[^/]*_tgts?_\d+(?:_[^/]*)?\.(?:mrc|tiff?)(?:\.mdoc)?$|(?:^|/)[^/]*_(?:view|preview|ref)\.mrc$",
+            r"(?:^|/)[^/]*_tgts?_\d+(?:_[^/]*)?\.(?:mrc|tiff?)$|(?:^|/)[^/]*_(?:view|preview|ref)\.mrc$",
             "a picture that targets were set with",
         ),
         Rule("session", r"_tgts?\.txt$", "a list of targets"),
@@ -50,7 +50,7 @@ SERIALEM = Recogniser(
         Rule(
             "session",
             r"\.(?:nav|adoc|anchor|rawtlt|tlt)$|(?:^|/)[^/]*\.nav~$|"
-            r"(?:^|/)SerialEM[^/]*\.(?:txt|log)$|(?:^|/)[^/]*\.log$",
+            r"(?:^|/)SerialEM[^/]*\.(?:txt|log)$",
             "the navigator, settings, logs and lists of tilts",
         ),
     ),
