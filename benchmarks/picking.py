@@ -7,37 +7,17 @@ RELION is given its best known range of diameters; vitriflow the particle's diam
 import os
 import shutil
 import statistics
-import subprocess
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
-from vitriflow.formats import read_star, write_mrc, write_star
+from benchmarks import picking_simulated
+from benchmarks.picking_score import Points, RealSet, relion_log, score
 from vitriflow.kernels.pick import pick
-
-Points = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class RealSet:
-    """One folder of micrographs with centres, and how to score it."""
-
-    folder: str
-    pattern: str
-    pixel_size_A: float
-    diameter_A: float
-    relion_range_A: tuple[float, float]
-    reach_px: float
-    rim_px: float
-
 
 SETS = (
     RealSet("apoferritin-autocryopicker", "*.png", 2.0, 150.0, (150.0, 180.0), 25, 60),
@@ -48,23 +28,6 @@ SETS = (
 def data_folder() -> Path:
     named = os.environ.get("VITRIFLOW_DATA")
     return Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-def score(found: Points, truth: Points, shape: tuple[int, ...], real: RealSet) -> tuple[float, float, float]:
-    """F1, precision and recall."""
-
-    def inside(points: Points) -> Points:
-        rim = real.rim_px
-        return points[((points >= rim) & (points < np.array(shape) - rim)).all(axis=1)]
-
-    found, truth = inside(found), inside(truth)
-    if not len(found) or not len(truth):
-        return 0.0, 0.0, 0.0
-    distance = np.linalg.norm(found[:, None] - truth[None], axis=2)
-    near = distance <= real.reach_px
-    rows, columns = linear_sum_assignment(np.where(near, distance, 1e6))
-    hits = int(near[rows, columns].sum())
-    return 2 * hits / (len(found) + len(truth)), hits / len(found), hits / len(truth)
 
 
 def load(real: RealSet) -> list[tuple[str, NDArray[np.float32], Points]]:
@@ -78,36 +41,6 @@ def load(real: RealSet) -> list[tuple[str, NDArray[np.float32], Points]]:
         )
         images.append((path.stem, image, table[:, 1::-1]))
     return images
-
-
-def relion_log(name: str, image: NDArray[np.float32], real: RealSet) -> tuple[Points, float]:
-    """RELION's LoG picker at its default threshold: picks and seconds (its own file reading included)."""
-    optics = {
-        "rlnOpticsGroupName": ["one"],
-        "rlnOpticsGroup": [1],
-        "rlnMicrographPixelSize": [real.pixel_size_A],
-        "rlnVoltage": [300.0],
-        "rlnSphericalAberration": [2.7],
-        "rlnAmplitudeContrast": [0.1],
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        at = Path(folder)
-        write_mrc(at / f"{name}.mrc", image, real.pixel_size_A)
-        table = pd.DataFrame({"rlnMicrographName": [f"{name}.mrc"], "rlnOpticsGroup": [1]})
-        write_star(at / "mics.star", {"optics": pd.DataFrame(optics), "micrographs": table})
-        low, high = (f"{value:g}" for value in real.relion_range_A)
-        command = [
-            *("relion_autopick", "--i", "mics.star", "--odir", "AP/", "--pickname", "autopick", "--LoG"),
-            *("--LoG_diam_min", low, "--LoG_diam_max", high, "--shrink", "0", "--lowpass", "20"),
-            *("--LoG_adjust_threshold", "0"),
-        ]
-        started = time.perf_counter()
-        subprocess.run(command, cwd=at, check=True, capture_output=True, timeout=600)
-        seconds = time.perf_counter() - started
-        stars = list((at / "AP").rglob("*_autopick.star"))
-        picked = next(iter(read_star(stars[0]).values()))
-    xy = [np.atleast_1d(np.asarray(picked[f"rlnCoordinate{axis}"], dtype=np.float64)) for axis in "YX"]
-    return np.stack(xy, axis=1), seconds
 
 
 def _row(name: str, ours: dict[str, float], theirs: dict[str, float] | None) -> str:
@@ -124,6 +57,13 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run(full: bool) -> tuple[str, dict[str, Any]]:
+    """Real micrographs with known centres, then simulated fields."""
+    real, data = run_real(full)
+    simulated, more = picking_simulated.run(full)
+    return f"{real}\n{simulated}", {**data, "simulated": more}
+
+
+def run_real(full: bool) -> tuple[str, dict[str, Any]]:
     """Score both sets; the short set takes three micrographs of each."""
     with_relion = shutil.which("relion_autopick") is not None
     lines = [

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from vitriflow.errors import BadFile, BrokenInvariant, Reason
 from vitriflow.steps.base import Context, Port, Resources, Step, StepParameters
 from vitriflow.steps.records import Artifact, Kind, PickResult
+from vitriflow.steps.threads import torch_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,8 +83,8 @@ class PickDog(Step[PickParameters, PickResult]):
     Record = PickResult
 
     def resources(self, parameters: PickParameters) -> Resources:
-        """One FFT of the micrograph; a GPU is used when there is one."""
-        return Resources(threads=2, gpus=1, memory_bytes=2 * 1024**3, time_limit_s=300.0)
+        """One FFT of the micrograph, the rest on a small image; a GPU is used when there is one."""
+        return Resources(threads=1, gpus=1, memory_bytes=2 * 1024**3, time_limit_s=300.0)
 
     def run(self, inputs: Mapping[str, Artifact], parameters: PickParameters, context: Context) -> PickResult:
         """Pick one micrograph."""
@@ -91,20 +92,21 @@ class PickDog(Step[PickParameters, PickResult]):
 
         given = inputs["micrograph"]
         micrograph, pixel_size_A = self._read(given, parameters, context)
-        picks = pick(
-            micrograph,
-            pixel_size_A,
-            parameters.particle_diameter_A,
-            min_diameter_A=parameters.min_diameter_A,
-            max_diameter_A=parameters.max_diameter_A,
-            method=parameters.method,
-            contrast=parameters.contrast,
-            learn=parameters.learn,
-            threshold=parameters.threshold,
-            min_distance_A=parameters.min_distance_A,
-            max_picks=parameters.max_picks,
-            device=context.device,
-        )
+        with torch_threads(self.resources(parameters).threads):
+            picks = pick(
+                micrograph,
+                pixel_size_A,
+                parameters.particle_diameter_A,
+                min_diameter_A=parameters.min_diameter_A,
+                max_diameter_A=parameters.max_diameter_A,
+                method=parameters.method,
+                contrast=parameters.contrast,
+                learn=parameters.learn,
+                threshold=parameters.threshold,
+                min_distance_A=parameters.min_distance_A,
+                max_picks=parameters.max_picks,
+                device=context.device,
+            )
         _check(picks, (micrograph.shape[0], micrograph.shape[1]), str(given.path))
         context.say(
             f"scores by {picks.method}, threshold {picks.threshold:.3f}, {picks.n_picks} of "

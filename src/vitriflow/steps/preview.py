@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vitriflow.steps.base import Context, Port, Resources, Step, StepParameters
 from vitriflow.steps.records import Artifact, Kind, PreviewResult
+from vitriflow.steps.threads import torch_threads
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,12 @@ class Preview(Step[PreviewParameters, PreviewResult]):
         self, inputs: Mapping[str, Artifact], parameters: PreviewParameters, context: Context
     ) -> PreviewResult:
         """Shrink, stretch, write."""
+        with torch_threads(self.resources(parameters).threads):
+            return self._pictures(inputs, parameters, context)
+
+    def _pictures(
+        self, inputs: Mapping[str, Artifact], parameters: PreviewParameters, context: Context
+    ) -> PreviewResult:
         from vitriflow.kernels.picture import grey, halves_grey, shrink, spectrum_grey
 
         micrograph = read_array(inputs["micrograph"].path, context)
