@@ -173,7 +173,8 @@ def test_the_environment_describes_a_server(full: World, monkeypatch: pytest.Mon
     monkeypatch.setenv("VITRIFLOW_ALLOWED_HOSTS", "wall.example.org, localhost")
     monkeypatch.setenv("VITRIFLOW_TITLE", "S2C2")
     with client_for(create_app_from_env()) as client:
-        assert "S2C2" in client.get("/", headers={"host": "wall.example.org"}).text
+        assert "S2C2" in client.get("/", headers={"host": "localhost"}).text
+        assert client.get("/", headers={"host": "wall.example.org"}).headers["location"] == "/sign-in"
     monkeypatch.setenv("VITRIFLOW_SCAN_INTERVAL_S", "often")
     with pytest.raises(BadConfig, match="number of seconds"):
         create_app_from_env()

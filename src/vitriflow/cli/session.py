@@ -145,17 +145,18 @@ def serve(
 
     settled = configured(config, out)
     open_catalog(settled, create=True).close()
+    address = host or settled.web.host
     application = create_app(
         settled.catalog_url,
+        open_here=is_loopback(address),
         title=settled.facility.name,
         allowed_hosts=("localhost", "127.0.0.1", "::1", *settled.web.names),
         scan_interval_s=settled.acquisition.scan_interval_s,
     )
-    address = host or settled.web.host
     number = free_port(address, settled.web.port if port is None else port)
     if not is_loopback(address):
         typer.echo(
-            "Everybody who reaches this address sees everything: put a proxy with sign-in before it.",
+            "Everybody has to sign in; add the first person with 'vitriflow people add LOGIN --administrator'.",
             err=True,
         )
     server = uvicorn.Server(

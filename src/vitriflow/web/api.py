@@ -1,4 +1,4 @@
-"""The JSON API. Reading only; every name in a request is looked up in the catalog."""
+"""The JSON API of results; every name in a request is looked up in the catalog."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 import vitriflow
 from vitriflow.catalog import views
 from vitriflow.web import models
+from vitriflow.web.auth import Caller, needs, while_allowed
 from vitriflow.web.detail import as_json, find_detail
 from vitriflow.web.files import PICTURE_TYPES, allowed_file, output_path
 from vitriflow.web.lookup import PICTURES, Scene, cards, find_preview, find_scene, node_counts, select_rows
@@ -72,7 +73,7 @@ def _session_json(site: Site, scene: Scene) -> dict[str, Any]:
     }
 
 
-@router.get("/health", response_model=models.HealthAnswer)
+@router.get("/health", response_model=models.HealthAnswer, dependencies=[needs("anyone")])
 def health(request: Request) -> Response:
     """Whether the server and its catalog answer."""
     site_of(request).read(views.count_sessions)
@@ -81,23 +82,28 @@ def health(request: Request) -> Response:
 
 @router.get("/sessions", response_model=models.SessionsAnswer)
 def sessions(
-    request: Request, offset: Offset = 0, limit: Annotated[int, Query(ge=1, le=100)] = 25
+    request: Request,
+    caller: Annotated[Caller, needs("own.list")],
+    offset: Offset = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 25,
 ) -> Response:
     """Sessions, newest first."""
     site = site_of(request)
 
     def work(db: OrmSession) -> dict[str, Any]:
-        found = views.list_sessions(db, limit, offset)
+        found = views.list_sessions(db, limit, offset, caller.experiments)
         scenes = [find_scene(site, db, one.key) for one in found]
         return {
-            "total": views.count_sessions(db),
+            "total": views.count_sessions(db, caller.experiments),
             "sessions": [_session_json(site, scene) for scene in scenes],
         }
 
     return _json(site.read(work))
 
 
-@router.get("/sessions/{key}", response_model=models.SessionDetailAnswer)
+@router.get(
+    "/sessions/{key}", response_model=models.SessionDetailAnswer, dependencies=[needs("session.read")]
+)
 def session(request: Request, key: SessionKey, processing: ProcessingName = None) -> Response:
     """One session with its nodes, imaging parameters and what its folder holds."""
     site = site_of(request)
@@ -114,14 +120,18 @@ def session(request: Request, key: SessionKey, processing: ProcessingName = None
     return _json(site.read(work))
 
 
-@router.get("/sessions/{key}/counts", response_model=models.SummaryAnswer)
+@router.get(
+    "/sessions/{key}/counts", response_model=models.SummaryAnswer, dependencies=[needs("session.read")]
+)
 def counts(request: Request, key: SessionKey, processing: ProcessingName = None) -> Response:
     """Counts that reconcile, rate, latency, problems and verdict."""
     site = site_of(request)
     return _json(site.read(lambda db: summary_json(site, find_scene(site, db, key, processing))))
 
 
-@router.get("/sessions/{key}/columns", response_model=models.ColumnsAnswer)
+@router.get(
+    "/sessions/{key}/columns", response_model=models.ColumnsAnswer, dependencies=[needs("session.read")]
+)
 def columns(
     request: Request,
     key: SessionKey,
@@ -138,7 +148,9 @@ def columns(
     return _json(column_answer(scene.snapshot, since, known, points))
 
 
-@router.get("/sessions/{key}/exposures", response_model=models.ExposuresAnswer)
+@router.get(
+    "/sessions/{key}/exposures", response_model=models.ExposuresAnswer, dependencies=[needs("session.read")]
+)
 def exposures(
     request: Request,
     key: SessionKey,
@@ -162,7 +174,11 @@ def exposures(
     return _json(site.read(work))
 
 
-@router.get("/sessions/{key}/exposures/{exposure_id}", response_model=models.ExposureAnswer)
+@router.get(
+    "/sessions/{key}/exposures/{exposure_id}",
+    response_model=models.ExposureAnswer,
+    dependencies=[needs("session.read")],
+)
 def exposure(
     request: Request, key: SessionKey, exposure_id: ExposureId, processing: ProcessingName = None
 ) -> Response:
@@ -172,7 +188,11 @@ def exposure(
     return _json(as_json(detail))
 
 
-@router.get("/sessions/{key}/exposures/{exposure_id}/picks", response_model=models.PicksAnswer)
+@router.get(
+    "/sessions/{key}/exposures/{exposure_id}/picks",
+    response_model=models.PicksAnswer,
+    dependencies=[needs("session.read")],
+)
 def picks(
     request: Request,
     key: SessionKey,
@@ -188,6 +208,7 @@ def picks(
 
 @router.get(
     "/sessions/{key}/exposures/{exposure_id}/picture/{name}",
+    dependencies=[needs("session.read")],
     response_class=FileResponse,
     responses={200: {"content": {"image/png": {}, "image/jpeg": {}}}},
 )
@@ -218,7 +239,9 @@ def picture(
     return FileResponse(real, media_type=kind, headers={"cache-control": keep})
 
 
-@router.get("/sessions/{key}/events", response_model=models.EventsAnswer)
+@router.get(
+    "/sessions/{key}/events", response_model=models.EventsAnswer, dependencies=[needs("session.read")]
+)
 def events(
     request: Request,
     key: SessionKey,
@@ -235,7 +258,7 @@ def events(
     return _json(site.read(work))
 
 
-@router.get("/sessions/{key}/live", response_class=EventSourceResponse)
+@router.get("/sessions/{key}/live", response_class=EventSourceResponse, dependencies=[needs("session.read")])
 async def live(request: Request, key: SessionKey) -> EventSourceResponse:
     """Server-sent events: ``change`` when there's something new, ``beat`` while there isn't."""
     site = site_of(request)
@@ -244,6 +267,7 @@ async def live(request: Request, key: SessionKey) -> EventSourceResponse:
         return site.read(lambda db: find_scene(site, db, key)).session.id
 
     session_id = await run_in_threadpool(work)
+    stream = while_allowed(request, "session.read", key, site.hub.stream(session_id))
     return EventSourceResponse(
-        site.hub.stream(session_id), ping=60, headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+        stream, ping=60, headers={"cache-control": "no-store", "x-accel-buffering": "no"}
     )

@@ -17,6 +17,7 @@ import vitriflow
 from vitriflow.catalog import Catalog, views
 from vitriflow.errors import BadConfig
 from vitriflow.web import api, pages, problems
+from vitriflow.web.auth import check_declared
 from vitriflow.web.live import POLL_S, Hub
 from vitriflow.web.lookup import find_scene
 from vitriflow.web.security import LOOPBACK, Guard
@@ -55,10 +56,11 @@ def create_app(
     allowed_hosts: Collection[str] = LOOPBACK,
     scan_interval_s: float | None = None,
     poll_s: float = POLL_S,
+    open_here: bool = True,
 ) -> FastAPI:
     """The web application over one catalog.
 
-    It reads only, holds no state that matters, and can be restarted or run several times at once.
+    It holds no state that matters, and can be restarted or run several times at once.
 
     Parameters
     ----------
@@ -73,9 +75,12 @@ def create_app(
         How often the source folders are looked at (s): stated beside the latency.
     poll_s
         How often a watched session is looked at for changes (s).
+    open_here
+        Whether this machine's own user needs no sign-in while the catalog knows no people. Say no
+        for a server that listens on more than the loopback address.
     """
     catalog = Catalog(catalog_url)
-    site = Site(title, catalog, Hub(catalog, poll_s), scan_interval_s)
+    site = Site(title, catalog, Hub(catalog, poll_s), scan_interval_s, open_here=open_here)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,7 +92,7 @@ def create_app(
     app = FastAPI(
         title=title,
         version=vitriflow.__version__,
-        description="Live results of vitriflow, read only.",
+        description="Results and control of vitriflow. Programs sign in with a token: Authorization: Bearer TOKEN.",
         openapi_url="/api/openapi.json",
         docs_url=None,  # Swagger's pages load from a content network; the schema itself is enough
         redoc_url=None,
@@ -97,6 +102,7 @@ def create_app(
     problems.install(app)
     app.include_router(api.router)
     app.include_router(pages.router)
+    check_declared(app)
     app.mount("/static", _Shipped(directory=STATIC), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=1)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)

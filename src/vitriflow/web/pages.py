@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session as OrmSession
 from vitriflow.catalog import views
 from vitriflow.web import words
 from vitriflow.web.api import ExposureId, Offset, ProcessingName, SessionKey, Word
+from vitriflow.web.auth import Caller, needs
 from vitriflow.web.columns import STATUSES
 from vitriflow.web.detail import facts, find_detail, metadata_lines
 from vitriflow.web.lookup import SET_ASIDE, SORTS, Scene, cards, find_scene, node_counts, select_rows
@@ -19,6 +20,8 @@ from vitriflow.web.summary import summarise
 PAGE_SIZE = 48
 SESSIONS_PAGE = 25
 Order = Annotated[str, Query(pattern="^(asc|desc)$")]
+
+Asker = Annotated[Caller, needs("own.list")]
 
 # Drawn in the plot of total motion.
 WITH_TOTAL = ("early_A", "late_A")
@@ -41,29 +44,31 @@ SURVEY_WORDS = {
 }
 
 
-def _list_values(site: Site, db: OrmSession, offset: int) -> dict[str, Any]:
-    found = views.list_sessions(db, SESSIONS_PAGE, offset)
+def _list_values(site: Site, db: OrmSession, caller: Caller, offset: int) -> dict[str, Any]:
+    found = views.list_sessions(db, SESSIONS_PAGE, offset, caller.experiments)
     scenes = [find_scene(site, db, one.key) for one in found]
     return {
         "rows": [(scene, summarise(scene.session, scene.snapshot)) for scene in scenes],
-        "total": views.count_sessions(db),
+        "total": views.count_sessions(db, caller.experiments),
         "offset": offset,
         "page_size": SESSIONS_PAGE,
     }
 
 
 @router.get("/")
-def session_list(request: Request, offset: Offset = 0) -> HTMLResponse:
-    """All sessions, newest first."""
+def session_list(request: Request, caller: Asker, offset: Offset = 0) -> HTMLResponse:
+    """All sessions that the caller may see, newest first."""
     site = site_of(request)
-    return site.render(request, "sessions.html", site.read(lambda db: _list_values(site, db, offset)))
+    return site.render(request, "sessions.html", site.read(lambda db: _list_values(site, db, caller, offset)))
 
 
 @router.get("/part/sessions")
-def session_rows(request: Request, offset: Offset = 0) -> HTMLResponse:
+def session_rows(request: Request, caller: Asker, offset: Offset = 0) -> HTMLResponse:
     """The list itself, fetched again every few seconds."""
     site = site_of(request)
-    return site.render(request, "part_sessions.html", site.read(lambda db: _list_values(site, db, offset)))
+    return site.render(
+        request, "part_sessions.html", site.read(lambda db: _list_values(site, db, caller, offset))
+    )
 
 
 def _summary_values(site: Site, db: OrmSession, scene: Scene) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def _gallery_values(
     }
 
 
-@router.get("/sessions/{key}")
+@router.get("/sessions/{key}", dependencies=[needs("session.read")])
 def session_page(
     request: Request,
     key: SessionKey,
@@ -141,7 +146,7 @@ def session_page(
     return site.render(request, "session.html", site.read(work))
 
 
-@router.get("/sessions/{key}/part/summary")
+@router.get("/sessions/{key}/part/summary", dependencies=[needs("session.read")])
 def summary_part(request: Request, key: SessionKey, processing: ProcessingName = None) -> HTMLResponse:
     """Verdict, counts, rate, latency and nodes."""
     site = site_of(request)
@@ -149,7 +154,7 @@ def summary_part(request: Request, key: SessionKey, processing: ProcessingName =
     return site.render(request, "part_summary.html", values)
 
 
-@router.get("/sessions/{key}/part/side")
+@router.get("/sessions/{key}/part/side", dependencies=[needs("session.read")])
 def side_part(request: Request, key: SessionKey, processing: ProcessingName = None) -> HTMLResponse:
     """Problems, events and what the source folder holds."""
     site = site_of(request)
@@ -157,7 +162,7 @@ def side_part(request: Request, key: SessionKey, processing: ProcessingName = No
     return site.render(request, "part_side.html", values)
 
 
-@router.get("/sessions/{key}/part/gallery")
+@router.get("/sessions/{key}/part/gallery", dependencies=[needs("session.read")])
 def gallery_part(
     request: Request,
     key: SessionKey,
@@ -178,7 +183,7 @@ def gallery_part(
     return site.render(request, "part_gallery.html", site.read(work))
 
 
-@router.get("/sessions/{key}/exposures/{exposure_id}")
+@router.get("/sessions/{key}/exposures/{exposure_id}", dependencies=[needs("session.read")])
 def exposure_page(
     request: Request, key: SessionKey, exposure_id: ExposureId, processing: ProcessingName = None
 ) -> HTMLResponse:

@@ -2,18 +2,28 @@
 
 import logging
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from vitriflow.errors import BadParameter, CatalogError, ItemError, VitriflowError
+from vitriflow.elogbook.permissions import Forbidden, SignInNeeded
+from vitriflow.errors import BadParameter, Busy, CatalogError, ItemError, VitriflowError
 from vitriflow.web.security import HEADERS
 from vitriflow.web.site import site_of
 
 log = logging.getLogger(__name__)
+
+
+class TooMany(VitriflowError):
+    """Too many tries; later ones are answered again."""
+
+    def __init__(self, thing: str, wait_s: float) -> None:
+        self.wait_s = max(1, round(wait_s))
+        super().__init__(thing, "fewer tries", "too many", f"Wait {self.wait_s} s, then try again.")
 
 
 class NotFound(VitriflowError):
@@ -37,11 +47,36 @@ def _vitriflow_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VitriflowError)
     if isinstance(error, NotFound):
         return _answer(request, 404, error)
+    if isinstance(error, SignInNeeded):
+        return _sign_in(request, error)
+    if isinstance(error, Forbidden):
+        return _answer(request, 403, error)
+    if isinstance(error, TooMany):
+        answer = _answer(request, 429, error)
+        answer.headers["retry-after"] = str(error.wait_s)
+        return answer
+    if isinstance(error, Busy):
+        return _answer(request, 409, error)
     if isinstance(error, BadParameter):
         return _answer(request, 422, error)
     if isinstance(error, CatalogError):
         return _answer(request, 503, error)
     return _answer(request, 409 if isinstance(error, ItemError) else 500, error)
+
+
+def _sign_in(request: Request, error: SignInNeeded) -> Response:
+    """Programs are told; a browser is sent to the sign-in page, and back afterwards."""
+    where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    page = f"/sign-in?next={quote(where, safe='/')}" if where != "/" else "/sign-in"
+    if request.headers.get("hx-request"):
+        answer = _answer(request, 401, error)
+        answer.headers["hx-redirect"] = "/sign-in"
+        return answer
+    if request.url.path.startswith("/api") or request.method not in ("GET", "HEAD"):
+        answer = _answer(request, 401, error)
+        answer.headers["www-authenticate"] = "Bearer"
+        return answer
+    return RedirectResponse(page, status_code=303)
 
 
 def _invalid(request: Request, error: Exception) -> Response:

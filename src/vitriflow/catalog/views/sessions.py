@@ -1,5 +1,6 @@
 """Queries about sessions and processings as a whole."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import func, select
@@ -49,15 +50,24 @@ def _session_view(row: Row[Any]) -> SessionView:
     )
 
 
-def list_sessions(db: OrmSession, limit: int = 50, offset: int = 0) -> list[SessionView]:
-    """Sessions, newest first."""
+def list_sessions(
+    db: OrmSession, limit: int = 50, offset: int = 0, experiments: Collection[int] | None = None
+) -> list[SessionView]:
+    """Sessions of some experiments (by id; None for all), newest first."""
     query = _session_query().order_by(Session.id.desc()).limit(limit).offset(offset)
+    if experiments is not None:
+        query = query.where(Experiment.id.in_(experiments))
     return [_session_view(row) for row in db.execute(query)]
 
 
-def count_sessions(db: OrmSession) -> int:
-    """How many sessions there are."""
-    return db.scalar(select(func.count()).select_from(Session)) or 0
+def count_sessions(db: OrmSession, experiments: Collection[int] | None = None) -> int:
+    """How many sessions there are in some experiments (by id; None for all)."""
+    query = select(func.count()).select_from(Session)
+    if experiments is not None:
+        query = query.join(Sample, Sample.id == Session.sample_id).where(
+            Sample.experiment_id.in_(experiments)
+        )
+    return db.scalar(query) or 0
 
 
 def find_session(db: OrmSession, key: str) -> SessionView | None:
