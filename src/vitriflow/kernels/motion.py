@@ -21,12 +21,12 @@ from vitriflow.kernels.motion_checks import PatternProbe, check_frames, check_sh
 from vitriflow.kernels.motion_field import N_TERMS, MotionField
 from vitriflow.kernels.motion_refine import Refinement, refine_field
 from vitriflow.kernels.motion_search import search_shifts
-from vitriflow.kernels.motion_sums import Sums, add_moved_frames
+from vitriflow.kernels.motion_sums import SUMS_BUDGET, Sums, add_moved_frames
 from vitriflow.kernels.spectrum import Spectrum
 
 __all__ = ["Corrected", "MotionSettings", "correct_movie"]
 
-_GROUP = 8  # frames handled together on the first two walks
+_GROUP, _GROUP_PIXELS = 8, 2**28  # frames handled together on the first two walks, and their pixels at most
 _FRAME_BUDGET = 800 * 1024**2  # movies up to this size are decoded once and kept
 _POOLED_BUDGET = 320 * 1024**2
 _MOST_POOLED = 6
@@ -137,6 +137,7 @@ def correct_movie(
     device: str = "cpu",
     threads: int = 1,
     frame_budget_bytes: int = _FRAME_BUDGET,
+    sums_budget_bytes: int = SUMS_BUDGET,
 ) -> Corrected:
     """Find and undo the motion of one movie.
 
@@ -157,6 +158,10 @@ def correct_movie(
         Torch device of the heavy work.
     threads
         CPU threads.
+    frame_budget_bytes
+        Movies up to this size are kept in memory.
+    sums_budget_bytes
+        Binned movies whose sums at full size would take more are binned frame by frame (CPU).
 
     Returns
     -------
@@ -180,7 +185,7 @@ def correct_movie(
     motion = MotionField(np.zeros((n_frames, 2, N_TERMS)), shape)
     share = 0.0
     if len(live) > 1:
-        pooled = torch.from_numpy(_pool(store, gain, pool, probe, live, threads)).to(device)
+        pooled = torch.from_numpy(_pool(store, gain, pool, probe, live, _at_once(shape), threads)).to(device)
         refinement = _align(pooled, live, shape, pool, settings, threads)
         del pooled
         motion = _all_frames(refinement.field, live, n_frames)
@@ -203,7 +208,16 @@ def correct_movie(
     else:
         notes.append("a single frame: nothing to align")
 
-    sums = add_moved_frames(store, gain, motion, live, settings, device=device, threads=threads)
+    sums = add_moved_frames(
+        store,
+        gain,
+        motion,
+        live,
+        settings,
+        device=device,
+        threads=threads,
+        sums_budget_bytes=sums_budget_bytes,
+    )
     _check_output(sums)
     return Corrected(
         sums.micrograph,
@@ -223,6 +237,10 @@ def correct_movie(
         notes,
         warnings + sums.warnings,
     )
+
+
+def _at_once(shape: tuple[int, int]) -> int:
+    return max(1, min(_GROUP, _GROUP_PIXELS // (shape[0] * shape[1])))
 
 
 def choose_pool(shape: tuple[int, int], n_frames: int) -> int:
@@ -252,7 +270,8 @@ def _scan(
 ) -> _Scan:
     """First walk: what the frames add up to, which are empty, which pixels are bad."""
     total = np.zeros(shape, dtype=np.float32)
-    sums = np.concatenate([add_frames(group, total, threads) for _, group in store.groups(_GROUP)])
+    at_once = _at_once(shape)
+    sums = np.concatenate([add_frames(group, total, threads) for _, group in store.groups(at_once)])
     skipped, warnings = check_frames(sums, total)
     hot = find_hot_pixels(total, gain)
     known = np.zeros(shape, dtype=bool) if defects is None else defects
@@ -271,7 +290,9 @@ def _scan(
     mean_gain = 1.0
     if gain is not None:
         repairs.smooth_gain(gain)
-        mean_gain = float((total * gain).mean(dtype=np.float64) / max(total.mean(dtype=np.float64), 1e-30))
+        # Row by row: the product of both would be another image of full size.
+        corrected = sum(float(np.dot(row, factors)) for row, factors in zip(total, gain, strict=True))
+        mean_gain = corrected / max(float(total.sum(dtype=np.float64)), 1e-30)
     notes = [f"{int(new.sum())} hot or dead pixels and {int(known.sum())} known defects replaced"]
     means = sums / (shape[0] * shape[1]) * mean_gain
     return _Scan(means, skipped, int(new.sum()), int(known.sum()), notes, warnings)
@@ -283,12 +304,13 @@ def _pool(
     pool: int,
     probe: PatternProbe,
     live: NDArray[np.int64],
+    at_once: int,
     threads: int,
 ) -> NDArray[np.float32]:
     """Second walk: the frames that count, pooled."""
     pooled: NDArray[np.float32] | None = None
     position = {int(number): place for place, number in enumerate(live)}
-    for start, group in store.groups(_GROUP):
+    for start, group in store.groups(at_once):
         small = pool_frames(group, gain, pool, threads)
         probe.add(start, group, gain)
         if pooled is None:

@@ -36,10 +36,21 @@ class GroupSpectra:
         CPU threads.
     device
         Where the sums live.
+    sharpened
+        Whether they're free of the spline's response already.
     """
 
-    def __init__(self, shape: tuple[int, int], pixel_size_A: float, threads: int, device: str) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        pixel_size_A: float,
+        threads: int,
+        device: str,
+        *,
+        sharpened: bool = False,
+    ) -> None:
         self.warnings: list[str] = []
+        self._sharpened = sharpened
         self._pixel_size_A = pixel_size_A
         self._threads = threads if device == "cpu" else 1
         self._count = 0
@@ -92,6 +103,8 @@ class GroupSpectra:
             power[box // 2] = power[box // 2 - 1]
             power[:, -1] = power[:, -2]
         amplitude = full_amplitude(power) / (self._tile * self._tile)
+        if self._sharpened:
+            return Spectrum(amplitude, self._spectrum_pixel, len(self._corners))
         # Frequencies of the box in cycles per pixel of the movie.
         axis = torch.fft.fftshift(torch.fft.fftfreq(box, device=power.device))
         axis = axis * (self._pixel_size_A / self._spectrum_pixel)

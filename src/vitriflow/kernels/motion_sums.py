@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vitriflow.kernels.dose import dose_weights, low_rank_weights
 from vitriflow.kernels.fourier import add_times_curve, fourier_crop, frequencies
 from vitriflow.kernels.frames import FrameStore
+from vitriflow.kernels.motion_binned import sum_binned
 from vitriflow.kernels.motion_field import MotionField
 from vitriflow.kernels.motion_spectrum import GroupSpectra
 from vitriflow.kernels.spectrum import Spectrum
@@ -19,11 +20,12 @@ from vitriflow.kernels.warp import spline_response, warp_accumulate
 if TYPE_CHECKING:
     from vitriflow.kernels.motion import MotionSettings
 
-__all__ = ["Sums", "add_moved_frames", "binned_shape"]
+__all__ = ["SUMS_BUDGET", "Sums", "add_moved_frames", "binned_shape"]
 
 _CURVE_SAMPLES = 16384
 _CURVE_STRIDE = 16
 _LARGEST_GROUP = 16  # frames
+SUMS_BUDGET = 900 * 1024**2  # six sums of 5760 x 4092 fit, five of 11520 x 8184 don't
 
 
 @dataclass
@@ -45,6 +47,8 @@ def binned_shape(shape: tuple[int, int], bin_factor: float) -> tuple[int, int]:
     if bin_factor == 1.0:
         return shape
     height, width = (2 * math.floor(size / bin_factor / 2 + 1e-6) for size in shape)
+    if min(height, width) < 2:
+        raise ValueError(f"binning {shape} by {bin_factor} leaves nothing")
     return (height, width)
 
 
@@ -57,6 +61,7 @@ def add_moved_frames(
     *,
     device: str,
     threads: int,
+    sums_budget_bytes: int = SUMS_BUDGET,
 ) -> Sums:
     """Move frames onto the first and make the sums that ``settings`` ask for.
 
@@ -74,6 +79,8 @@ def add_moved_frames(
         What was chosen.
     device, threads
         Where and with how many threads.
+    sums_budget_bytes
+        Sums at full size that would take more on the CPU are binned frame by frame instead.
 
     Raises
     ------
@@ -81,7 +88,14 @@ def add_moved_frames(
         When binning leaves nothing.
     """
     shape = motion.shape
+    at_once, to_a_spectrum = _grouping(store.n_frames, settings)
     k, curves, factors = _plan(store.n_frames, live, settings)
+    if (
+        device == "cpu"
+        and settings.bin_factor > 1
+        and len(factors) * 4 * math.prod(shape) > sums_budget_bytes
+    ):
+        return _binned(store, gain, motion, live, settings, to_a_spectrum, threads)
     rows = factors
     if settings.halves:
         odd = np.arange(store.n_frames) % 2 == 0  # frame 1 is odd
@@ -91,7 +105,6 @@ def add_moved_frames(
     sums = torch.zeros((len(rows), *shape), dtype=torch.float32, device=device)
     spectra = GroupSpectra(shape, settings.pixel_size_A, threads, device)
     blocks = motion.on_blocks()
-    at_once, to_a_spectrum = _grouping(store.n_frames, settings)
     held = 0
     for start, group in store.groups(at_once):
         frames = slice(start, start + len(group))
@@ -125,6 +138,29 @@ def add_moved_frames(
         pixel_size_A=settings.pixel_size_A * shape[1] / new_shape[1],
         spectrum=spectra.result(),
         warnings=spectra.warnings,
+    )
+
+
+def _binned(
+    store: FrameStore,
+    gain: NDArray[np.float32] | None,
+    motion: MotionField,
+    live: NDArray[np.int64],
+    settings: "MotionSettings",
+    to_a_spectrum: int,
+    threads: int,
+) -> Sums:
+    new_shape = binned_shape(motion.shape, settings.bin_factor)
+    found = sum_binned(store, gain, motion, live, settings, new_shape, to_a_spectrum, threads)
+    return Sums(
+        micrograph=found.micrograph,
+        unweighted=found.unweighted,
+        odd=found.odd,
+        even=found.even,
+        dose_weighted=settings.dose_weighting and settings.dose_per_frame is not None,
+        pixel_size_A=settings.pixel_size_A * motion.shape[1] / new_shape[1],
+        spectrum=found.spectrum,
+        warnings=found.warnings,
     )
 
 
@@ -184,8 +220,6 @@ def _finish(
 ) -> list[torch.Tensor]:
     """Combine sums in Fourier space into one image for each set of curves, sharpened and binned."""
     new_shape = binned_shape(shape, settings.bin_factor)
-    if min(new_shape) < 2:
-        raise ValueError(f"binning {shape} by {settings.bin_factor} leaves nothing")
     size = (new_shape[0], new_shape[1] // 2 + 1)
     combined = [torch.zeros(size, dtype=torch.complex64, device=sums.device) for _ in curves]
     # Frequencies of the binned images, in cycles per px of the movie.

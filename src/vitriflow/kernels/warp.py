@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vitriflow.kernels.warp_numba import BLOCK_X, BLOCK_Y, warp_rows
 
-__all__ = ["BLOCK_X", "BLOCK_Y", "block_centres", "spline_response", "warp_accumulate"]
+__all__ = ["BLOCK_X", "BLOCK_Y", "block_centres", "spline_response", "warp_accumulate", "warp_band"]
 
 _PIECES_PER_THREAD = 4
 
@@ -123,6 +123,7 @@ def _warp_cpu(
             sums,
             int(edges[piece]),
             int(edges[piece + 1]),
+            0,
         )
 
     if pieces == 1:
@@ -130,6 +131,42 @@ def _warp_cpu(
         return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(pieces)))
+
+
+def warp_band(
+    frame: NDArray[np.generic],
+    gain: NDArray[np.float32] | None,
+    block_shifts: NDArray[np.float32],
+    band: torch.Tensor,
+    first_line: int,
+) -> None:
+    """:func:`warp_accumulate` of one frame for some of its rows alone, on the CPU, in this thread.
+
+    Parameters
+    ----------
+    frame
+        ``(1, height, width)``.
+    gain, block_shifts
+        As there, for this frame.
+    band
+        ``(1, rows, width)``, float32, changed in place: rows ``first_line`` and on of the image.
+    first_line
+        A multiple of ``BLOCK_Y``.
+    """
+    height, rows = frame.shape[1], band.shape[1]
+    if first_line % BLOCK_Y or (rows % BLOCK_Y and first_line + rows != height):
+        raise ValueError(f"rows {first_line} to {first_line + rows} of {height} aren't whole blocks")
+    warp_rows(
+        frame,
+        np.ones((1, 1), dtype=np.float32) if gain is None else gain,
+        gain is not None,
+        block_shifts,
+        np.ones((1, 1), dtype=np.float32),
+        band.numpy(),
+        first_line // BLOCK_Y,
+        -(-(first_line + rows) // BLOCK_Y),
+        first_line,
+    )
 
 
 def warp_accumulate_torch(

@@ -30,8 +30,13 @@ def _taps(t):  # type: ignore[no-untyped-def]
 
 
 @_jit(nogil=True, cache=True, fastmath=True)
-def warp_rows(frames, gain, has_gain, shifts, weights, sums, first_row, last_row):  # type: ignore[no-untyped-def]
-    """Warp and add the block rows ``first_row <= row < last_row``; see ``warp_accumulate``."""
+def warp_rows(  # type: ignore[no-untyped-def]
+    frames, gain, has_gain, shifts, weights, sums, first_row, last_row, first_line
+):
+    """Warp and add the block rows ``first_row <= row < last_row``; see ``warp_accumulate``.
+
+    ``sums`` begins with the image's row ``first_line``.
+    """
     n_frames, height, width = frames.shape
     n_sums = sums.shape[0]
     n_blocks_x = shifts.shape[2]
@@ -115,4 +120,4 @@ def warp_rows(frames, gain, has_gain, shifts, weights, sums, first_row, last_row
             for r in range(n_sums):
                 for j in range(n_y):
                     for i in range(n_x):
-                        sums[r, y_start + j, x_start + i] += total[r, j * BLOCK_X + i]
+                        sums[r, y_start - first_line + j, x_start + i] += total[r, j * BLOCK_X + i]

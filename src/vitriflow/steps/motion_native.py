@@ -58,15 +58,24 @@ class MotionParameters(StepParameters):
     patches_y: int = Field(default=5, ge=0, le=15, description="patches in y; 0 corrects global motion only")
     patches_x: int = Field(default=5, ge=0, le=15, description="patches in x; 0 corrects global motion only")
     b_factor_px2: float = Field(
-        default=150.0, gt=0, le=5000, description="blur of the correlation that's searched (px^2)"
+        default=150.0,
+        gt=0,
+        le=5000,
+        description="blur of the correlation that's searched (px^2 of the micrograph)",
     )
     max_shift_A: float | None = Field(
         default=None,
         gt=0,
-        description="largest believable shift against the first frame (A); none is 50 px, never above a "
-        "quarter of the image",
+        description="largest believable shift against the first frame (A); none is 50 px of the "
+        "micrograph, never above a quarter of the image",
     )
-    bin_factor: float = Field(default=1.0, ge=1, le=16, description="output is Fourier-cropped by this")
+    bin_factor: float = Field(
+        default=1.0,
+        ge=1,
+        le=16,
+        description="output is Fourier-cropped by this; 2 turns a "
+        "super-resolution movie into one of the camera's own pixels",
+    )
     dose_weighting: bool = Field(default=True, description="weight frames by dose (Grant & Grigorieff 2015)")
     write_unweighted: bool = Field(default=False, description="also write the sum without dose weighting")
     write_half_sums: bool = Field(default=False, description="also write sums of odd and of even frames")
@@ -239,7 +248,10 @@ def _settings(
     if dose is None and parameters.dose_weighting:
         warnings.append("the dose isn't known, so the sum isn't dose-weighted: set dose_per_frame_e_per_A2")
     limit = 0.25 * min(movie.shape)
-    wanted = 50.0 if parameters.max_shift_A is None else parameters.max_shift_A / pixel
+    # Of the micrograph: pixels of a super-resolution movie are half as large.
+    wanted = (
+        50.0 * parameters.bin_factor if parameters.max_shift_A is None else parameters.max_shift_A / pixel
+    )
     return MotionSettings(
         pixel_size_A=pixel,
         voltage_kV=parameters.voltage_kV,
@@ -248,7 +260,7 @@ def _settings(
         patches=(parameters.patches_y, parameters.patches_x)
         if min(parameters.patches_y, parameters.patches_x) > 0
         else (0, 0),
-        b_factor_px2=parameters.b_factor_px2,
+        b_factor_px2=parameters.b_factor_px2 * parameters.bin_factor**2,
         max_shift_px=min(wanted, limit),
         bin_factor=parameters.bin_factor,
         dose_weighting=parameters.dose_weighting,
