@@ -126,6 +126,7 @@ class _Reader:
         movies = [key for key in keys if recognise(key).kind == FileKind.MOVIE]
         self._sums = {stem for key in movies if (stem := sum_of_movie(key))}
         real = [key for key in movies if item_of(key) not in self._sums]
+        self._series = {name: key for key in movies if (name := recognise(key).fields.get("tilt_series"))}
         self._items = {plain_stem(key).lower(): item_of(key) for key in reversed(real)}
 
     def entries(self) -> Iterator[Entry]:
@@ -154,9 +155,12 @@ class _Reader:
         if item_of(key) in self._sums:
             entry.kind, entry.exposure = FileKind.PREVIEW, self._exposure(key)
             return
+        if PurePosixPath(key).stem in self._series:  # the sums of a series, called after it
+            entry.kind = FileKind.PREVIEW
+            self._join(key, entry)
+            return
         entry.exposure, entry.metadata = item_of(key), {}
         if not self._read:
-            entry.metadata = {}
             return
         metadata = self._finder.find(key, self._full)
         if metadata.stack is not None:
@@ -177,6 +181,7 @@ class _Reader:
 
     def _metadata(self, key: str, entry: Entry) -> None:
         entry.metadata = {}
+        self._join(key, entry)
         file = self._full.get(key)
         if not self._read or file is None or not key.lower().endswith((".xml", ".mdoc")):
             return
@@ -188,6 +193,16 @@ class _Reader:
             entry.software = _software(entry.software, content.software)
         else:
             self._mdoc(key, content, entry)
+
+    def _join(self, key: str, entry: Entry) -> None:
+        """A stack or an mdoc that is called after a tilt series belongs to it."""
+        path = PurePosixPath(key)
+        stem = PurePosixPath(path.stem).stem if path.suffix.lower() == ".mdoc" else path.stem
+        for name in (path.stem, stem, stem.removesuffix("_override")):
+            if entry.tilt_series is None and name in self._series:
+                movie = self._series[name]
+                entry.tilt_series = series_of(movie)
+                entry.software = recognise(movie).software or entry.software
 
     def _mdoc(self, key: str, mdoc: Mdoc, entry: Entry) -> None:
         said = [_dump(exposure) for exposure in mdoc.exposures]

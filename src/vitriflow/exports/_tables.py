@@ -1,6 +1,6 @@
 """The growing tables of a project: one for each job, one row for each exposure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vitriflow.exports._records import Optics
@@ -85,8 +85,8 @@ class Table:
             self.groups.pop(exposure)
             self.dirty = True
 
-    def text(self, optics: dict[int, Optics]) -> str:
-        """The whole file. ``optics`` by group number; rows in order of arrival."""
+    def text(self, optics: dict[int, Optics], names: Mapping[int, str] | None = None) -> str:
+        """The whole file. ``optics`` and their names by group number; rows in order of arrival."""
         lines = (self.rows[exposure] for exposure in sorted(self.rows))
         body = loop(self.block, self.labels, lines)
         if self.block == "coordinate_files":
@@ -94,12 +94,13 @@ class Table:
         with_pixel = self.block == "micrographs"
         labels = (*_OPTICS, "rlnMicrographPixelSize") if with_pixel else _OPTICS
         groups = sorted(set(self.groups.values()))
-        return loop("optics", labels, (_optics_row(g, optics[g], with_pixel) for g in groups)) + body
+        rows = (_optics_row(g, (names or {}).get(g), optics[g], with_pixel) for g in groups)
+        return loop("optics", labels, rows) + body
 
 
-def _optics_row(number: int, optics: Optics, with_pixel: bool) -> str:
+def _optics_row(number: int, name: str | None, optics: Optics, with_pixel: bool) -> str:
     values: list[object] = [
-        f"opticsGroup{number}",
+        name or f"opticsGroup{number}",
         number,
         optics.original_pixel_A,
         optics.voltage_kV,

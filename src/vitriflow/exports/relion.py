@@ -6,7 +6,17 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Catalog, Exposure, Measure, Processing, ResultRow, Session, Task, TaskState
+from vitriflow.catalog import (
+    Catalog,
+    Exposure,
+    Measure,
+    OpticsGroup,
+    Processing,
+    ResultRow,
+    Session,
+    Task,
+    TaskState,
+)
 from vitriflow.errors import BadParameter
 from vitriflow.exports._names import IMPORT, ProjectNames
 from vitriflow.exports._pipeline import NODE_COORDINATES, NODE_MICROGRAPHS, NODE_MOVIES, Job, write_pipeline
@@ -70,6 +80,7 @@ class RelionProject:
         self._problems: dict[int, str] = {}
         self._optics: dict[tuple[str, int], Optics] = {}  # as last written
         processing, session = catalog.read(lambda db: _processing(db, processing_id))
+        self._session_id = session.id
         self.root = Path(processing.root)
         self._fallback = _given(_settings(session, processing))
         raw, source = Path(session.root) / "raw", Path(session.source)
@@ -138,6 +149,7 @@ class RelionProject:
         self._names.link_movies()
         written: list[Path] = []
         learned = self._maker.optics != self._optics
+        names = self._catalog.read(self._group_names)
         for table in self._tables.values():
             path = self.root / table.path
             if not (table.dirty or learned) and path.exists():
@@ -147,7 +159,7 @@ class RelionProject:
                 for (branch, number), known in self._maker.optics.items()
                 if branch == table.branch or not table.branch
             }
-            if write_if_changed(path, table.text(optics)):
+            if write_if_changed(path, table.text(optics, names)):
                 written.append(path)
             table.dirty = False
         self._optics = dict(self._maker.optics)
@@ -157,6 +169,10 @@ class RelionProject:
         more = write_pipeline(self.root, jobs, max(n_nodes, len(jobs) - 1) + 2)
         self._pipeline_due = more is None
         return written + (more or [])
+
+    def _group_names(self, db: OrmSession) -> dict[int, str]:
+        query = select(OpticsGroup.number, OpticsGroup.name).where(OpticsGroup.session_id == self._session_id)
+        return {row.number: row.name for row in db.execute(query)}
 
     def _job(self, table: Table) -> Job:
         if table.job == IMPORT:

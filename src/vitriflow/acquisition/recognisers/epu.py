@@ -28,7 +28,7 @@ EPU = Recogniser(
         Rule("atlas", r"(?:^|/)Atlas(?:_\d+)?/[^/]+$", "everything in an atlas's folder"),
         Rule(
             "atlas",
-            r"(?:^|/)(?:Atlas|Tile)(?:_[^/]*)?\.(?:mrc|jpe?g|png|tiff?|xml|dm)$",
+            r"(?:^|/)(?:Atlas|Tile)(?:_[-+\d]+)*\.(?:mrc|jpe?g|png|tiff?|xml|dm)$",
             "an atlas or a tile of it",
         ),
         Rule(
@@ -52,6 +52,11 @@ EPU = Recogniser(
         ),
         Rule("metadata", rf"{_DATA}\.(?:xml|mdoc)$", "the XML of a movie", _shot),
         Rule("preview", rf"{_DATA}\.(?:jpe?g|png|gif|dm5?)$", "a picture of an exposure", _shot),
+        Rule(
+            "movie",
+            rf"{_SQUARE}FoilHole_(?P<foil_hole>\d+)_(?:[^/]*_)?(?:Fractions|EER|Frames)\.(?:mrcs?|tiff?|eer)$",
+            "a movie with a shortened name",
+        ),
         Rule(
             "foil_hole_image",
             rf"{_SQUARE}FoilHole_(?P<foil_hole>\d+)(?:_\d{{8}}_\d{{4,6}}|_(?!Data_)[^/]*)?{_PICTURE}",

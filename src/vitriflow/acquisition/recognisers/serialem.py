@@ -29,7 +29,7 @@ SERIALEM = Recogniser(
         ),
         Rule(
             "preview",
-            r"(?:^|/)[^/]*_tgts?_\d+(?:_[^/]*)?\.(?:mrc|tiff?)$|(?:^|/)[^/]*_(?:view|preview|ref)\.mrc$",
+            r"(?:^|/)[^/]*_tgts?_\d+(?:_[^/]*)?\.(?:mrc|tiff?)$|(?:^|/)[^/]*_(?:view|preview)\.mrc$",
             "a picture that targets were set with",
         ),
         Rule("session", r"_tgts?\.txt$", "a list of targets"),
