@@ -39,6 +39,9 @@ def run(
     ] = None,
     processing: Annotated[str, typer.Option(help="name of this processing of the session")] = "live",
     once: Annotated[bool, typer.Option("--once", help="end when everything that is there is done")] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="copy every file to the session's folder and prove it")
+    ] = False,
     serve: Annotated[bool, typer.Option("--serve", help="serve the pages too")] = False,
     config: ConfigOption = None,
     out: OutOption = None,
@@ -66,6 +69,7 @@ def run(
                 processing=processing,
                 parameters=parse_settings(settings),
                 once=once,
+                copy=copy,
             ),
         )
         _stop_on_signals(session_run)

@@ -60,6 +60,9 @@ class RunRequest:
     processing: str = "live"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     once: bool = False
+    copy: bool = (
+        False  # a new session's files are copied to storage and proved; else as the microscope's mode
+    )
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,11 @@ class SessionRun:
             parameters = join_parameters(template, scope, config.processing.parameters, request.parameters)
         self.plan = make_plan(template, parameters)
         self.session = self._open_session(scope_name, scope, parameters)
+        _check_mode(self.session, request)
         self.folder = SessionFolder(Path(self.session.root))
         self._lease = take_lease(catalog, f"session:{self.session.key}", this_owner("run"), LEASE_S)
         try:
-            make_session_folder(self.folder, self.source)
+            make_session_folder(self.folder, self.source, self.session.mode)
             write_session_record(catalog, self.session.key, self.folder.record)
             self.processing_id = start_processing(
                 catalog,
@@ -154,6 +158,7 @@ class SessionRun:
                     self.config.storage.root, when, request.experiment, microscope, request.sample, key
                 ).root
             ),
+            mode="copy" if request.copy else scope.mode or "in_place",
         )
 
     # -- running --------------------------------------------------------------------------
@@ -261,6 +266,17 @@ def make_pool(config: Config) -> LocalPool:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, wanted))  # workers see only these, from 0 on
     gpus = count_gpus() if wanted is None else len(wanted)
     return LocalPool(workers, gpus=gpus, threads=threads, preload=("vitriflow.kernels",))
+
+
+def _check_mode(session: Session, request: RunRequest) -> None:
+    """A session keeps the mode that it was started with."""
+    if request.copy and session.mode != "copy":
+        raise BadParameter(
+            f"session '{session.key}'",
+            "a session whose files are copied",
+            "one whose files were taken in where they are",
+            "Leave out --copy, or give it another name with --session NAME.",
+        )
 
 
 def _existing(source: Path) -> Path:

@@ -103,6 +103,7 @@ class Manifest:
         with temporary.open("wb") as stream:
             for path, blake3 in self._hashes.items():
                 stream.write(_sum_line(path, blake3))
+        temporary.chmod(0o640)
         temporary.replace(self.sums)
 
 

@@ -4,14 +4,23 @@
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitriflow.acquisition import Intake, LookReport
-from vitriflow.catalog import Catalog, LeaseHandle, Session, is_away, take_lease, this_owner
+from vitriflow.acquisition import Intake, LookReport, ProvedFile, Transfer, file_counts
+from vitriflow.catalog import (
+    Catalog,
+    FileState,
+    LeaseHandle,
+    Microscope,
+    Session,
+    is_away,
+    take_lease,
+    this_owner,
+)
 from vitriflow.config import Config
-from vitriflow.storage import SessionFolder, make_session_folder
+from vitriflow.storage import Manifest, ManifestLine, SessionFolder, make_session_folder
 
 LEASE_S = 15.0
 
@@ -73,8 +82,11 @@ class SessionAcquisition:
             catalog, f"session:{self.session.key}", this_owner("acquire"), LEASE_S
         )
         self._intake: Intake | None = None
+        self._transfer: Transfer | None = None
+        self._look = LookReport()
         try:
             make_session_folder(self.folder, self.source, self.session.mode)
+            self._manifest = Manifest(self.folder.manifest)
         except BaseException:
             self.close()
             raise
@@ -84,8 +96,12 @@ class SessionAcquisition:
         try:
             if self._intake is None:
                 self._intake = self._make_intake()
-            look = self._intake.look()
+                if self.session.mode == "copy" and self._transfer is None:
+                    self._transfer = self._make_transfer()
+                    self._transfer.start()
+            self._look = look = self._intake.look()
             self.lease.renew(self.catalog)
+            report = AcquireReport(look, file_counts(self.catalog, self.session.id), self._held())
         except Exception as error:
             if not is_away(error):
                 raise
@@ -93,24 +109,40 @@ class SessionAcquisition:
             return AcquireReport(away=True)
         if look.completed or look.problems:
             self._on_news()
-        return AcquireReport(look)
+        if self._transfer is not None:
+            self._transfer.check()
+            if look.queued:
+                self._transfer.wake()
+        return report
 
     def run(self, stop: threading.Event, on_report: Callable[[AcquireReport], None] | None = None) -> None:
-        """Look again and again until stopped; ``on_report`` is told after each look."""
-        while not stop.is_set():
-            report = self.look()
-            if on_report is not None:
-                on_report(report)
-            stop.wait(self.config.acquisition.scan_interval_s)
+        """Look again and again until stopped; ``on_report`` is told after each look. Stops copying at the end."""
+        try:
+            while not stop.is_set():
+                report = self.look()
+                if on_report is not None:
+                    on_report(report)
+                stop.wait(self.config.acquisition.scan_interval_s)
+        finally:
+            self._end_transfer()
 
     def settled(self) -> bool:
-        """Whether every file that was seen whole is proved or a problem."""
-        return True
+        """Whether every file that the last look found is proved or a problem."""
+        if self._intake is None or self._look.settling or self._look.lost:
+            return False
+        if self._transfer is not None and not self._transfer.is_idle:
+            return False
+        waiting = (FileState.COMPLETE, FileState.COPIED)
+        found = file_counts(self.catalog, self.session.id)
+        return not any(found.get(state) for state in waiting)
 
     def close(self) -> None:
         """Stop copying and give the lease back, if it was taken here."""
+        self._end_transfer()
         if self._own:
             self.lease.release(self.catalog)
+
+    # -- the parts ----------------------------------------------------------------------------
 
     def _make_intake(self) -> Intake:
         settings = self.config.acquisition
@@ -121,4 +153,61 @@ class SessionAcquisition:
             kind=self.item,
             quiet_s=settings.quiet_s,
             patience_s=settings.patience_s,
+            mode=self.session.mode,
+            record=self._record,
+            is_moving=lambda key: self._transfer is not None and self._transfer.is_moving(key),
         )
+
+    def _make_transfer(self) -> Transfer:
+        settings = self.config.acquisition
+        scope = self.config.microscopes.get(self._microscope())
+        caps = [settings.bandwidth_bytes_per_s, scope.limits.copy_bytes_per_s if scope else None]
+        return Transfer(
+            self.catalog,
+            self.session.id,
+            self.source,
+            self.folder.root,
+            parallel=settings.parallel_copies,
+            bandwidth_bytes_per_s=min((cap for cap in caps if cap), default=None),
+            record=self._record,
+            fence=self.lease.fence,
+            on_news=self._on_news,
+            on_doubt=self._doubt,
+        )
+
+    def _microscope(self) -> str:
+        where = self.session.microscope_id
+        return self.catalog.read(lambda orm: orm.get_one(Microscope, where).name)
+
+    def _end_transfer(self) -> None:
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.stop()
+            transfer.check()
+
+    def _held(self) -> str | None:
+        return self._transfer.held if self._transfer is not None else None
+
+    def _doubt(self, key: str) -> None:
+        if self._intake is not None:
+            self._intake.scanner.doubt(key)
+
+    def _record(self, files: Sequence[ProvedFile]) -> None:
+        """Write proved files to the manifest, synced, before the catalog says so."""
+        self._manifest.append([_line(file) for file in files])
+
+
+def _line(file: ProvedFile) -> ManifestLine:
+    return ManifestLine(
+        path=file.destination,
+        size=file.size,
+        blake3=file.blake3,
+        proved_at=file.proved_at.isoformat(timespec="milliseconds"),
+        mode=file.mode,
+        method=file.method,
+        source=file.key,
+        generation=file.generation,
+        kind=file.kind,
+        software=file.software,
+        stamp=file.stamp,
+    )
