@@ -190,12 +190,12 @@ def read_back(path: Path, buffer: Buffer, stop: threading.Event | None = None) -
     OSError, StoppedError
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
         method = "O_DIRECT"
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY)
         method = "fadvise"
     try:
         if method == "O_DIRECT":

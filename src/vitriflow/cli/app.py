@@ -15,6 +15,7 @@ from vitriflow.cli.setup import doctor, init
 from vitriflow.cli.simulate import simulate
 from vitriflow.cli.step import step_app
 from vitriflow.cli.validate import validate
+from vitriflow.cli.verify import verify
 from vitriflow.errors import VitriflowError
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ for command in (
     gain,
     release,
     hold,
+    verify,
 ):
     app.command()(command)
 for service in (up, acquire, process, start, stop, pause, resume, install_services):
