@@ -359,7 +359,10 @@ class Intake:
         changes.files.append(change)
         if file.key in self._arriving:  # it looked like a movie until its neighbour came
             self._arriving.discard(file.key)
-            text = {"problem": f"{file.key} is only the sum of a movie's frames, which lies beside it"}
+            what = "only the sum of a movie's frames, which lies beside it"
+            if not self._survey.is_sum(file.key):
+                what = f"no movie but a {'montage' if kind == FileKind.MONTAGE else 'stack of sums'}, its mdoc says"
+            text = {"problem": f"{file.key} is {what}"}
             values = {"problem_code": str(Reason.NOT_A_MOVIE), **text}
             changes.exposures.append(ExposureChange(file, ExposureState.PROBLEM, values))
         return True
@@ -402,6 +405,9 @@ class Intake:
                 return self._conclude(watched, Verdict("wait"), Found(), report)
             watched.checked = stamp
         metadata = self._metadata.find(file.key, self.scanner.files)
+        if metadata.stack is not None:
+            self._survey.not_a_movie(file.key, metadata.stack)  # the next look takes it for what it is
+            return None
         verdict = self.judge.judge(watched, watched.structure, metadata.n_frames)
         if verdict.state == "whole" and self._awaits_metadata(watched, metadata.path):
             return None
