@@ -7,6 +7,7 @@ does, so that shifts, angles and coordinates mean the same here and there.
 """
 
 from vitriflow.formats.completeness import Completeness, State
+from vitriflow.formats.ctffind import Avrot, read_avrot, read_ctf_results
 from vitriflow.formats.defects import read_defects
 from vitriflow.formats.describe import Report, describe
 from vitriflow.formats.dm import read_dm
@@ -22,6 +23,7 @@ from vitriflow.formats.star import read_star, write_star
 from vitriflow.formats.tiff_write import TiffWriter, write_tiff_movie
 
 __all__ = [
+    "Avrot",
     "Completeness",
     "EerWriter",
     "ExposureMetadata",
@@ -39,6 +41,8 @@ __all__ = [
     "names_from_path",
     "open_image",
     "open_movie",
+    "read_avrot",
+    "read_ctf_results",
     "read_defects",
     "read_dm",
     "read_epu_xml",

@@ -10,6 +10,12 @@ from vitriflow.errors import BadFile
 from vitriflow.formats._mrc_header import HEADER_BYTES, MrcHeader, parse_header
 from vitriflow.formats._raw import RawFile
 from vitriflow.formats.completeness import State
+from vitriflow.formats.ctffind import (
+    looks_like_ctf_table,
+    looks_like_ctffind,
+    read_avrot,
+    read_ctf_results,
+)
 from vitriflow.formats.defects import SERIALEM_WORDS
 from vitriflow.formats.epu import read_epu_xml
 from vitriflow.formats.exposure import ExposureMetadata
@@ -18,6 +24,7 @@ from vitriflow.formats.mdoc import read_mdoc
 from vitriflow.formats.movie import Movie
 from vitriflow.formats.opening import check_complete, open_movie, read_image, sniff
 from vitriflow.formats.star import read_star
+from vitriflow.kernels.ctf_outside import doubt_of_neighbours, doubts_of_numbers
 
 _SHOWN = {
     "pixel_size_A": "pixel size {:.4g} A",
@@ -42,7 +49,7 @@ class Report:
     ----------
     kind
         ``movie``, ``image``, ``gain reference``, ``STAR``, ``mdoc``, ``EPU metadata``,
-        ``defect list``, or ``unknown``.
+        ``defect list``, ``CTF results``, or ``unknown``.
     format
         ``mrc``, ``tiff``, ``eer``, ``png``, ``jpeg``, ``dm``, ``star``, ``mdoc``, ``xml``,
         ``text``, or ``unknown``.
@@ -92,7 +99,7 @@ def _describe(path: Path, report: Report) -> None:
         head = raw.read(0, 65536)
         parsed = parse_header(head[:HEADER_BYTES]) if report.format == "mrc" else None
     if report.format == "unknown":
-        _text(head, report)
+        _text(path, head, report)
         return
     _images(path, report, parsed if isinstance(parsed, MrcHeader) else None)
 
@@ -170,6 +177,27 @@ def _star(path: Path, report: Report) -> None:
             report.lines.append(f"data_{name}: a table of {len(block)} rows: {columns}")
             if len(block) == 0:
                 report.problems.append(f"data_{name} has no rows")
+        if looks_like_ctf_table(block) and len(block):
+            _ctf(path, report)
+
+
+def _ctf(path: Path, report: Report) -> None:
+    """CTF results of another program; what is wrong with them is told of the first three."""
+    results = read_ctf_results(path)
+    report.lines.append(f"CTF of {len(results)} micrographs" if len(results) > 1 else "CTF of one micrograph")
+    bad = 0
+    for index, ctf in enumerate(results):
+        doubts = [*doubts_of_numbers(ctf), doubt_of_neighbours(index, results)]
+        said = "; ".join(text for text in doubts if text)
+        if index < 3:
+            report.lines.append(
+                f"{ctf.name}: defocus {ctf.defocus_u_A:.0f} and {ctf.defocus_v_A:.0f} A, "
+                f"angle {ctf.angle_deg:.1f} degrees"
+            )
+        if said and (bad := bad + 1) <= 3:
+            report.problems.append(f"the CTF of {ctf.name} is doubtful: {said}")
+    if bad > 3:
+        report.problems.append(f"and that of {bad - 3} others; 'ctf.import' holds each against its spectrum")
 
 
 def _shown(exposure: ExposureMetadata) -> list[str]:
@@ -197,12 +225,19 @@ def _epu(path: Path, report: Report) -> None:
     report.problems += exposure.problems
 
 
-def _text(head: bytes, report: Report) -> None:
+def _text(path: Path, head: bytes, report: Report) -> None:
     """Defect lists have no suffix of their own: their words or their four numbers a line tell."""
     report.format = "text" if head and b"\0" not in head else "unknown"
     lines = head.decode("utf-8", "replace").splitlines()
     words = [line.replace(",", " ").split("#")[0].split() for line in lines]
     rows = [row for row in words if row]
+    if looks_like_ctffind(lines[0] if lines else ""):
+        report.kind = "CTF results"
+        if path.stem.endswith("_avrot"):
+            report.lines.append(f"ctffind's curves, {len(read_avrot(path).fit)} points")
+        else:
+            _ctf(path, report)
+        return
     if report.format == "text" and any(SERIALEM_WORDS.match(line) for line in lines):
         report.kind = "defect list"
         report.lines.append("SerialEM's list of camera defects")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitriflow.kernels.ctf import ctf_2d, ctf_phase
+    from vitriflow.kernels.ctf_compare import Comparison, compare_ctf
     from vitriflow.kernels.ctf_curves import diagnostic_image
     from vitriflow.kernels.ctf_fit import CtfFit, fit_ctf
+    from vitriflow.kernels.ctf_outside import OutsideCtf
     from vitriflow.kernels.ctf_rings import Optics
     from vitriflow.kernels.dose import critical_dose, dose_weights
     from vitriflow.kernels.gain import find_hot_pixels, gain_factor, plan_repairs
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ctf": ("ctf_2d", "ctf_phase"),
+    "ctf_compare": ("Comparison", "compare_ctf"),
     "ctf_curves": ("diagnostic_image",),
     "ctf_fit": ("CtfFit", "fit_ctf"),
+    "ctf_outside": ("OutsideCtf",),
     "ctf_rings": ("Optics",),
     "dose": ("critical_dose", "dose_weights"),
     "gain": ("find_hot_pixels", "gain_factor", "plan_repairs"),
@@ -33,12 +37,15 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Comparison",
     "Corrected",
     "CtfFit",
     "MotionField",
     "MotionSettings",
     "Optics",
+    "OutsideCtf",
     "Spectrum",
+    "compare_ctf",
     "correct_movie",
     "critical_dose",
     "ctf_2d",

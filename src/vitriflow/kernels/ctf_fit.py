@@ -1,7 +1,8 @@
 """Fit the contrast transfer function of a micrograph to its power spectrum.
 
-Three parts, each in its own module: a search over all defoci (``ctf_search``), least squares on
-every pixel (``ctf_refine``), and the question whether to believe it (``ctf_quality``).
+Four parts, each in its own module: a search over all defoci (``ctf_search``), least squares on
+every pixel (``ctf_refine``), the question whether to believe it (``ctf_quality``), and the last,
+precise fit with its uncertainty (``ctf_precise``).
 """
 
 import math
@@ -13,14 +14,14 @@ import torch
 from vitriflow.errors import BadImage, BadParameter, Reason
 from vitriflow.kernels.ctf import check_optics
 from vitriflow.kernels.ctf_curves import equiphase_curves
+from vitriflow.kernels.ctf_precise import Precise, settle
 from vitriflow.kernels.ctf_quality import Blocks, Evidence, judge, make_blocks
 from vitriflow.kernels.ctf_refine import Refined, Refiner
-from vitriflow.kernels.ctf_rings import Floats, Optics, Rings, make_rings, n_periods
-from vitriflow.kernels.ctf_search import find_candidates
+from vitriflow.kernels.ctf_rings import Floats, Optics, Rings, make_rings
+from vitriflow.kernels.ctf_search import Candidate, find_candidates
 from vitriflow.kernels.spectrum import SMALLEST_BOX
 
-_ENOUGH_RINGS = 6.0
-_TRUSTED_A = 4.6  # finer rings aren't used where there are enough without them
+_SEARCH_A = 4.0  # finer rings say nothing new about which defocus it is
 _RIVAL, _RIVAL_WITH_PHASE = 0.7, 0.85  # phase and defocus trade places; their rivals are closer
 _FLOOR_A = 5.0  # no fit is surer than this: magnification and optics aren't known better
 
@@ -43,8 +44,10 @@ class CtfFit:
         Where the rings stop fitting (A); None when they never start.
     ice_ring
         Mean power at 3.6 to 4.0 A over that at 4.0 to 4.4 A; None past the spectrum's edge.
-    defocus_uncertainty_A, angle_uncertainty_deg, phase_uncertainty_deg
-        One standard deviation, from the scatter between blocks of the spectrum.
+    defocus_uncertainty_A, defocus_u_uncertainty_A, defocus_v_uncertainty_A
+        One standard deviation of mean defocus, U and V (A).
+    angle_uncertainty_deg, phase_uncertainty_deg
+        Likewise (degrees).
     quality
         ``good``, ``doubtful`` or ``no rings``.
     doubts
@@ -63,6 +66,8 @@ class CtfFit:
     fit_resolution_A: float | None
     ice_ring: float | None
     defocus_uncertainty_A: float
+    defocus_u_uncertainty_A: float
+    defocus_v_uncertainty_A: float
     angle_uncertainty_deg: float
     phase_uncertainty_deg: float
     quality: str
@@ -86,7 +91,7 @@ def fit_ctf(
     max_defocus_A: float = 50000.0,
     max_astigmatism_A: float = 3000.0,
     min_resolution_A: float = 20.0,
-    max_resolution_A: float = 4.0,
+    max_resolution_A: float = 3.5,
     fit_phase_shift: bool = False,
 ) -> CtfFit:
     """Fit defocus, astigmatism and, where asked, phase shift.
@@ -107,7 +112,7 @@ def fit_ctf(
     max_astigmatism_A
         Largest U - V (A).
     min_resolution_A, max_resolution_A
-        Coarsest and finest rings used (A).
+        Coarsest and finest rings used (A). Those past 4.6 A count where they agree with the others.
     fit_phase_shift
         Also fit the phase shift of a phase plate.
 
@@ -127,9 +132,9 @@ def fit_ctf(
     _check_ranges(
         pixel_size_A, min_defocus_A, max_defocus_A, max_astigmatism_A, min_resolution_A, max_resolution_A
     )
-    amplitude = _checked(spectrum)
+    amplitude = check_spectrum(spectrum)
     optics = Optics(voltage_kV, cs_mm, amplitude_contrast)
-    rings = make_rings(amplitude, pixel_size_A, min_resolution_A, max_resolution_A)
+    rings = make_rings(amplitude, pixel_size_A, min_resolution_A, max(max_resolution_A, _SEARCH_A))
     if rings is None:
         raise BadImage(
             Reason.WRONG_SIZE,
@@ -149,8 +154,13 @@ def fit_ctf(
     blocks = make_blocks(rings, best.chi, best.background)
     rival = max((fit for fit in fits[1:] if _differs(fit, best)), key=lambda fit: fit.gain, default=None)
     rival_gain = 0.0 if rival is None else rival.gain / max(best.gain, 1e-9)
-    rings, best = _settle(amplitude, pixel_size_A, rings, optics, best, min_resolution_A, fit_phase_shift)
-    covariance = Refiner(rings, optics, best.as_candidate(), fit_phase_shift).covariance(best.parameters)
+    limits = (min_resolution_A, max_resolution_A)
+    start = np.array([*best.parameters[:3], best.phase_shift_rad])
+    precise = settle(amplitude, pixel_size_A, optics, start, limits, fit_phase_shift)
+    if precise is None or _astray(precise, best):
+        precise = _as_it_was(rings, optics, best, fit_phase_shift)
+    covariance = precise.covariance
+    best = _refiner_at(rings, optics, precise, fit_phase_shift).at(precise.parameters[: best.parameters.size])
     evidence = Evidence(
         blocks=blocks,
         rival_gain=rival_gain,
@@ -180,7 +190,7 @@ def _check_ranges(
         )
 
 
-def _checked(spectrum: torch.Tensor) -> Floats:
+def check_spectrum(spectrum: torch.Tensor) -> Floats:
     """The spectrum as float64 on the CPU, or a named refusal."""
     if spectrum.ndim != 2 or spectrum.shape[0] != spectrum.shape[1] or spectrum.shape[0] < SMALLEST_BOX:
         raise BadImage(
@@ -212,35 +222,29 @@ def _differs(one: Refined, two: Refined) -> bool:
     return abs(one.mean_A - two.mean_A) > max(100.0, 0.02 * two.mean_A)
 
 
-def _settle(
-    amplitude: Floats,
-    pixel_size_A: float,
-    rings: Rings,
-    optics: Optics,
-    best: Refined,
-    low_A: float,
-    fit_phase_shift: bool,
-) -> tuple[Rings, Refined]:
-    """Fit again without the finest rings where the coarse ones suffice.
+def _astray(precise: Precise, best: Refined) -> bool:
+    """Whether the last fit left the minimum that was judged."""
+    return abs(float(precise.parameters[0]) - best.mean_A) > max(100.0, 0.02 * best.mean_A)
 
-    Past that the water ring and the optics' own small errors pull more than those rings tell.
-    """
-    if 1.0 / rings.k_high >= _TRUSTED_A:
-        return rings, best
-    if n_periods(optics, best.mean_A, rings.k_low, 1.0 / _TRUSTED_A) < _ENOUGH_RINGS:
-        return rings, best
-    coarse = make_rings(amplitude, pixel_size_A, low_A, _TRUSTED_A)
-    if coarse is None:
-        return rings, best
-    again = Refiner(coarse, optics, best.as_candidate(), fit_phase_shift).run()
-    return (rings, best) if _differs(again, best) else (coarse, again)
+
+def _as_it_was(rings: Rings, optics: Optics, best: Refined, fit_phase_shift: bool) -> Precise:
+    """The first fit, where the precise one can't be had."""
+    covariance = Refiner(rings, optics, best.as_candidate(), fit_phase_shift).covariance(best.parameters)
+    return Precise(np.array([*best.parameters[:3], best.phase_shift_rad]), covariance)
+
+
+def _refiner_at(rings: Rings, optics: Optics, at: Precise, fit_phase_shift: bool) -> Refiner:
+    mean, along, across, phase = (float(value) for value in at.parameters)
+    angle = 0.5 * math.atan2(across, along)
+    start = Candidate(0.0, mean, math.hypot(along, across), angle, phase)
+    return Refiner(rings, optics, start, fit_phase_shift)
 
 
 def _inside(fit: Refined, low: float, high: float, astigmatism: float) -> bool:
     return 0.95 * low <= fit.mean_A <= 1.05 * high and fit.astigmatism_A <= 1.1 * astigmatism + 100.0
 
 
-def _resolution(blocks: Blocks, rings: Rings) -> float | None:
+def fit_resolution(blocks: Blocks, rings: Rings) -> float | None:
     """Resolution (A) at the outer edge of the last block of the first unbroken run."""
     end = blocks.run()
     if end == 0:
@@ -249,7 +253,7 @@ def _resolution(blocks: Blocks, rings: Rings) -> float | None:
     return float(1.0 / edge)
 
 
-def _ice_ring(amplitude: Floats, pixel_size_A: float) -> float | None:
+def ice_ring(amplitude: Floats, pixel_size_A: float) -> float | None:
     """Mean power at 3.6 to 4.0 A over that at 4.0 to 4.4 A."""
     size = amplitude.shape[0]
     if 2.0 * pixel_size_A > 3.6:
@@ -260,6 +264,28 @@ def _ice_ring(amplitude: Floats, pixel_size_A: float) -> float | None:
     ice = power[(k >= 1 / 4.0) & (k < 1 / 3.6)].mean()
     beside = power[(k >= 1 / 4.4) & (k < 1 / 4.0)].mean()
     return float(ice / beside) if beside > 0 else None
+
+
+def _uncertainties(fit: Refined, covariance: Floats) -> tuple[float, float, float, float, float]:
+    """One standard deviation of mean defocus, U, V (A), angle and phase shift (degrees)."""
+    twice = 2.0 * fit.angle_rad
+    outwards, around = np.zeros(len(covariance)), np.zeros(len(covariance))
+    outwards[1:3] = math.cos(twice), math.sin(twice)
+    around[1:3] = -math.sin(twice), math.cos(twice)
+    mean = np.eye(len(covariance))[0]
+
+    def spread(direction: Floats) -> float:
+        return math.sqrt(max(float(direction @ covariance @ direction), 0.0))
+
+    angle = math.degrees(0.5 * spread(around) / max(fit.astigmatism_A, 1e-6))
+    phase = math.degrees(math.sqrt(max(float(covariance[3, 3]), 0.0))) if len(covariance) > 3 else 0.0
+    return (
+        max(spread(mean), _FLOOR_A),
+        max(spread(mean + 0.5 * outwards), _FLOOR_A),
+        max(spread(mean - 0.5 * outwards), _FLOOR_A),
+        min(angle, 90.0),
+        phase,
+    )
 
 
 def _report(
@@ -276,22 +302,23 @@ def _report(
     """Put the numbers into the units and ranges that people expect."""
     quality, doubts = judge(evidence)
     full = Refiner(wide, optics, best.as_candidate(), fit_phase_shift).at(best.parameters)
-    spread = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     half = 0.5 * best.astigmatism_A
     angle = math.degrees(best.angle_rad)
     value = rings.value - best.background[rings.ring]
-    along = float(np.hypot(spread[1], spread[2]) / math.sqrt(2.0))
+    sure = _uncertainties(best, covariance)
     return CtfFit(
         defocus_u_A=best.mean_A + half,
         defocus_v_A=best.mean_A - half,
         defocus_angle_deg=angle if angle > -90.0 else 90.0,
         phase_shift_deg=math.degrees(best.phase_shift_rad) % 180.0,
         cross_correlation=float(np.corrcoef(value, -np.cos(2.0 * best.chi))[0, 1]),
-        fit_resolution_A=_resolution(make_blocks(wide, full.chi, full.background), wide),
-        ice_ring=_ice_ring(amplitude, pixel_size_A),
-        defocus_uncertainty_A=max(float(np.hypot(spread[0], 0.5 * along)), _FLOOR_A),
-        angle_uncertainty_deg=min(math.degrees(0.5 * along / max(best.astigmatism_A, 1e-6)), 90.0),
-        phase_uncertainty_deg=math.degrees(spread[3]) if spread.size > 3 else 0.0,
+        fit_resolution_A=fit_resolution(make_blocks(wide, full.chi, full.background), wide),
+        ice_ring=ice_ring(amplitude, pixel_size_A),
+        defocus_uncertainty_A=sure[0],
+        defocus_u_uncertainty_A=sure[1],
+        defocus_v_uncertainty_A=sure[2],
+        angle_uncertainty_deg=sure[3],
+        phase_uncertainty_deg=sure[4],
         quality=quality,
         doubts=doubts,
         n_rings_seen=evidence.blocks.run(),

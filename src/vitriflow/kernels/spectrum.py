@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from vitriflow.errors import BadImage, BadParameter, Reason
+from vitriflow.kernels.frames import in_threads
 
 SMALLEST_BOX = 128
+_SHARES = 4
 _TAPER = 0.125  # part of a tile's width that fades to zero, on each side
 
 
@@ -179,6 +181,7 @@ def power_spectrum(
     target_pixel_A: float = 1.4,
     overlap: float = 0.5,
     batch: int = 4,
+    threads: int = 2,
 ) -> Spectrum:
     """Amplitude spectrum of a micrograph: root of the power averaged over overlapping tiles.
 
@@ -197,6 +200,8 @@ def power_spectrum(
         Part of a tile that it shares with the next, 0 to 0.9.
     batch
         Tiles transformed at once; more needs more memory.
+    threads
+        CPU threads.
 
     Returns
     -------
@@ -218,24 +223,31 @@ def power_spectrum(
     kx = torch.fft.rfftfreq(box, device=device)[None, :]
     outer = (torch.hypot(ky, kx) > 0.125).to(torch.float32)
     outer /= outer.sum()
-    total = torch.zeros((box, box // 2 + 1), dtype=torch.float32, device=device)
-    used = 0
-    # one buffer for all batches: fresh memory costs more here than the transforms
-    buffer = torch.empty((min(batch, len(corners)), tile, tile), dtype=torch.float32, device=device)
-    for first in range(0, len(corners), batch):
-        chosen = corners[first : first + batch]
-        tiles = buffer[: len(chosen)]
-        for place, (y, x) in zip(tiles, chosen, strict=True):
-            place.copy_(micrograph[y : y + tile, x : x + tile])
-        tiles.sub_(tiles.mean(dim=(1, 2), keepdim=True)).mul_(taper)
-        transform = _crop(torch.fft.rfft2(tiles), box)
-        power = torch.view_as_real(transform).square_().sum(dim=-1)
-        level = torch.einsum("nyx,yx->n", power, outer)
-        live = level > 1e-12 * power.amax(dim=(1, 2)).clamp(min=1e-30)
-        if bool(live.any()):
-            weight = torch.where(live, 1.0 / level, 0.0)
-            total += torch.einsum("nyx,n->yx", power, weight)
-            used += int(live.sum())
+    # A thread for each share of the batches, torch on one core in each; on a GPU one thread feeds it.
+    # The shares are always as many, so that the sum doesn't depend on the threads.
+    totals = torch.zeros((_SHARES, box, box // 2 + 1), dtype=torch.float32, device=device)
+    counts = [0] * _SHARES
+
+    def work(share: int) -> None:
+        # one buffer for all batches: fresh memory costs more here than the transforms
+        buffer = torch.empty((min(batch, len(corners)), tile, tile), dtype=torch.float32, device=device)
+        for first in range(share * batch, len(corners), _SHARES * batch):
+            chosen = corners[first : first + batch]
+            tiles = buffer[: len(chosen)]
+            for place, (y, x) in zip(tiles, chosen, strict=True):
+                place.copy_(micrograph[y : y + tile, x : x + tile])
+            tiles.sub_(tiles.mean(dim=(1, 2), keepdim=True)).mul_(taper)
+            transform = _crop(torch.fft.rfft2(tiles), box)
+            power = torch.view_as_real(transform).square_().sum(dim=-1)
+            level = torch.einsum("nyx,yx->n", power, outer)
+            live = level > 1e-12 * power.amax(dim=(1, 2)).clamp(min=1e-30)
+            if bool(live.any()):
+                weight = torch.where(live, 1.0 / level, 0.0)
+                totals[share] += torch.einsum("nyx,n->yx", power, weight)
+                counts[share] += int(live.sum())
+
+    in_threads(work, _SHARES, threads if device.type == "cpu" else 1)
+    total, used = totals.sum(dim=0), sum(counts)
     if used == 0:
         raise BadImage(Reason.CONSTANT, "micrograph", "tiles with contrast", "none", "Look at the camera.")
     return Spectrum(full_amplitude(total / used), spectrum_pixel, used)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from vitriflow.kernels.ctf_fit import CtfFit
+    from vitriflow.kernels.ctf_rings import Optics
 
 
 class CtfParameters(StepParameters):
@@ -42,10 +43,10 @@ class CtfParameters(StepParameters):
     max_astigmatism_A: float = Field(default=3000.0, ge=0, le=50000, description="largest U - V tried (A)")
     min_resolution_A: float = Field(default=20.0, gt=2, le=100, description="coarsest rings used (A)")
     max_resolution_A: float = Field(
-        default=4.0,
+        default=3.5,
         gt=0.5,
         le=50,
-        description="finest rings used (A); past 4.6 A only where coarser rings are too few",
+        description="finest rings used (A); those past 4.6 A count where they agree with the coarser ones",
     )
     box_size: int = Field(
         default=512,
@@ -77,7 +78,7 @@ class CtfNative(Step[CtfParameters, CtfResult]):
     """
 
     name = "ctf.native"
-    version = "1"
+    version = "2"
     summary = "Defocus, astigmatism and phase shift, with an uncertainty and a verdict on the rings"
     folder = "CtfFind"
     inputs = {  # noqa: RUF012  (declared as ClassVar by Step)
@@ -102,12 +103,15 @@ class CtfNative(Step[CtfParameters, CtfResult]):
     def run(self, inputs: Mapping[str, Artifact], parameters: CtfParameters, context: Context) -> CtfResult:
         """Fit one exposure."""
         from vitriflow.kernels.ctf_fit import fit_ctf
+        from vitriflow.kernels.ctf_rings import Optics
         from vitriflow.kernels.spectrum import power_spectrum
 
-        port = _chosen(inputs, parameters.input)
-        image, pixel_size_A = _read(inputs[port], parameters, context)
+        port = choose_port(self.name, inputs, parameters.input)
+        image, pixel_size_A = read_input(inputs[port], parameters.pixel_size_A, context)
         if port == "micrograph":
-            spectrum = power_spectrum(image.to(context.device), pixel_size_A, box=parameters.box_size)
+            spectrum = power_spectrum(
+                image.to(context.device), pixel_size_A, box=parameters.box_size, threads=context.threads
+            )
             amplitude, box_pixel_A = spectrum.amplitude, spectrum.pixel_size_A
             context.say(
                 f"spectrum of {spectrum.n_tiles} tiles, {amplitude.shape[0]} px at {box_pixel_A:.4f} A/px"
@@ -132,24 +136,29 @@ class CtfNative(Step[CtfParameters, CtfResult]):
             f"{fit.n_rings_seen} rings followed; angle known to {fit.angle_uncertainty_deg:.1f} degrees"
             + (f", phase to {fit.phase_uncertainty_deg:.1f} degrees" if parameters.fit_phase_shift else "")
         )
-        outputs = {"diagnostic": _picture(fit, amplitude, box_pixel_A, parameters, context)}
+        optics = Optics(
+            parameters.voltage_kV, parameters.spherical_aberration_mm, parameters.amplitude_contrast
+        )
+        ctf = (fit.defocus_u_A, fit.defocus_v_A, fit.defocus_angle_deg, fit.phase_shift_deg)
+        shown_to_A = fit.fit_resolution_A or parameters.max_resolution_A
+        outputs = {"diagnostic": write_picture(amplitude, box_pixel_A, ctf, optics, shown_to_A, context)}
         result = _record(fit, pixel_size_A)
         if "voltage_kV" not in parameters.model_fields_set:
             _doubt_voltage(result, parameters.voltage_kV)
         if result.status is Status.DONE:
-            outputs["ctf"] = _star(fit, parameters, context)
+            outputs["ctf"] = write_ctf_star(result, optics, context)
         result.outputs = outputs
         return result
 
 
-def _chosen(inputs: Mapping[str, Artifact], wanted: str) -> str:
-    """The port that is fitted."""
+def choose_port(step: str, inputs: Mapping[str, Artifact], wanted: str) -> str:
+    """The port that is fitted: the one named, else the spectrum, else the micrograph."""
     port = wanted
     if wanted == "auto":
         port = "power_spectrum" if "power_spectrum" in inputs else "micrograph"
     if port not in inputs:
         raise BadParameter(
-            "ctf.native: parameter 'input'",
+            f"{step}: parameter 'input'",
             expected="an input that is wired: " + (", ".join(inputs) or "there is none"),
             found=wanted,
             remedy="Wire micrograph or power_spectrum to this node, or set input to the one that is.",
@@ -157,11 +166,11 @@ def _chosen(inputs: Mapping[str, Artifact], wanted: str) -> str:
     return port
 
 
-def _read(given: Artifact, parameters: CtfParameters, context: Context) -> "tuple[torch.Tensor, float]":
+def read_input(given: Artifact, pixel_size_A: float | None, context: Context) -> "tuple[torch.Tensor, float]":
     """The image as float32, and its pixel size: the artifact's own, else the parameter, else the header's."""
     import torch
 
-    pixel_size_A = given.pixel_size_A or parameters.pixel_size_A
+    pixel_size_A = given.pixel_size_A or pixel_size_A
     array: Any = context.recall(given.path)
     if array is None or pixel_size_A is None:
         from vitriflow.formats import read_image
@@ -231,6 +240,10 @@ def _record(fit: "CtfFit", pixel_size_A: float) -> CtfResult:
         fit_resolution_A=None if fit.fit_resolution_A is None else round(fit.fit_resolution_A, 3),
         ice_ring=None if fit.ice_ring is None else round(fit.ice_ring, 4),
         defocus_uncertainty_A=round(fit.defocus_uncertainty_A, 2),
+        defocus_u_uncertainty_A=round(fit.defocus_u_uncertainty_A, 2),
+        defocus_v_uncertainty_A=round(fit.defocus_v_uncertainty_A, 2),
+        angle_uncertainty_deg=round(fit.angle_uncertainty_deg, 3),
+        phase_uncertainty_deg=round(fit.phase_uncertainty_deg, 3) if fit.phase_uncertainty_deg else None,
         quality=fit.quality,
         pixel_size_A=pixel_size_A,
         curves=fit.curves,
@@ -245,49 +258,42 @@ def _record(fit: "CtfFit", pixel_size_A: float) -> CtfResult:
     return result
 
 
-def _picture(
-    fit: "CtfFit",
+def write_picture(
     amplitude: "torch.Tensor",
     box_pixel_A: float,
-    parameters: CtfParameters,
+    ctf: tuple[float, float, float, float],
+    optics: "Optics",
+    to_resolution_A: float,
     context: Context,
 ) -> Artifact:
+    """Write half data, half fit; ``ctf`` is U, V (A), angle and phase shift (degrees)."""
     from vitriflow.formats import write_mrc
     from vitriflow.kernels.ctf_curves import diagnostic_image
-    from vitriflow.kernels.ctf_rings import Optics
 
-    optics = Optics(parameters.voltage_kV, parameters.spherical_aberration_mm, parameters.amplitude_contrast)
-    picture = diagnostic_image(
-        amplitude,
-        box_pixel_A,
-        (fit.defocus_u_A, fit.defocus_v_A),
-        fit.defocus_angle_deg,
-        fit.phase_shift_deg,
-        optics,
-        fit.fit_resolution_A or parameters.max_resolution_A,
-    ).numpy()
+    u, v, angle, phase = ctf
+    picture = diagnostic_image(amplitude, box_pixel_A, (u, v), angle, phase, optics, to_resolution_A).numpy()
     with context.writing(".ctf") as temporary:
-        write_mrc(temporary, picture, box_pixel_A, label="vitriflow ctf.native: spectrum | squared CTF")
+        write_mrc(temporary, picture, box_pixel_A, label="vitriflow: spectrum | squared CTF")
     path: Path = context.path(".ctf")
     context.keep(path, picture)
     return Artifact(kind=Kind.PICTURE, path=path, pixel_size_A=box_pixel_A)
 
 
-def _star(fit: "CtfFit", parameters: CtfParameters, context: Context) -> Artifact:
-    """The fit in RELION's words; ``rlnCtfAstigmatism`` is U - V there, too."""
+def write_ctf_star(result: CtfResult, optics: "Optics", context: Context) -> Artifact:
+    """Write the result in RELION's words; ``rlnCtfAstigmatism`` is U - V there, too."""
     from vitriflow.formats import write_star
 
     values: dict[str, Any] = {
-        "rlnDefocusU": round(fit.defocus_u_A, 2),
-        "rlnDefocusV": round(fit.defocus_v_A, 2),
-        "rlnCtfAstigmatism": round(fit.astigmatism_A, 2),
-        "rlnDefocusAngle": round(fit.defocus_angle_deg, 3),
-        "rlnPhaseShift": round(fit.phase_shift_deg, 3),
-        "rlnCtfFigureOfMerit": round(fit.cross_correlation, 5),
-        "rlnCtfMaxResolution": round(fit.fit_resolution_A or 999.0, 3),
-        "rlnVoltage": parameters.voltage_kV,
-        "rlnSphericalAberration": parameters.spherical_aberration_mm,
-        "rlnAmplitudeContrast": parameters.amplitude_contrast,
+        "rlnDefocusU": result.defocus_u_A,
+        "rlnDefocusV": result.defocus_v_A,
+        "rlnCtfAstigmatism": result.astigmatism_A,
+        "rlnDefocusAngle": result.defocus_angle_deg,
+        "rlnPhaseShift": result.phase_shift_deg,
+        "rlnCtfFigureOfMerit": result.cross_correlation,
+        "rlnCtfMaxResolution": result.fit_resolution_A or 999.0,
+        "rlnVoltage": optics.voltage_kV,
+        "rlnSphericalAberration": optics.cs_mm,
+        "rlnAmplitudeContrast": optics.amplitude_contrast,
     }
     with context.writing("_ctf.star") as temporary:
         write_star(temporary, {"ctf": values})

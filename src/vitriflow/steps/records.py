@@ -130,7 +130,30 @@ class CtfResult(Result):
     cross_correlation: float = 0.0
     fit_resolution_A: float | None = Field(default=None, description="where the rings stop fitting (A)")
     ice_ring: float | None = Field(default=None, description="strength of 3.6-4.0 A over 4.0-4.4 A")
-    defocus_uncertainty_A: float | None = Field(default=None, description="one standard deviation (A)")
+    defocus_uncertainty_A: float | None = Field(
+        default=None, description="of the mean defocus, one standard deviation (A)"
+    )
+    defocus_u_uncertainty_A: float | None = Field(
+        default=None, description="of U, one standard deviation (A)"
+    )
+    defocus_v_uncertainty_A: float | None = Field(
+        default=None, description="of V, one standard deviation (A)"
+    )
+    angle_uncertainty_deg: float | None = Field(default=None, description="one standard deviation (degrees)")
+    phase_uncertainty_deg: float | None = Field(
+        default=None, description="one standard deviation (degrees), None unless the phase was fitted"
+    )
+    tilt_deg: float | None = Field(
+        default=None, description="of the specimen, 0 to 90 (degrees); None unless tilt was asked for"
+    )
+    tilt_axis_deg: float | None = Field(
+        default=None,
+        description="tilt axis from x towards y, as stored, -180 to 180 (degrees): underfocus grows to its "
+        "left, 90 degrees on from it",
+    )
+    tilt_uncertainty_deg: float | None = Field(
+        default=None, description="of tilt_deg, one standard deviation (degrees)"
+    )
     quality: str = Field(default="", description="good, doubtful or no rings")
     pixel_size_A: float = Field(default=0.0, description="of the image that was fitted (A)")
     curves: dict[str, list[float]] = Field(
