@@ -103,6 +103,7 @@ class SessionDetailAnswer(SessionAnswer):
 
     settings: dict[str, Any]
     survey: dict[str, Any]
+    unknown: list[str]  # the newest 50 files that no recogniser claims
     nodes: list[NodeCounts]
 
 

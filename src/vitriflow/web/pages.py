@@ -94,6 +94,7 @@ def _side_values(db: OrmSession, scene: Scene) -> dict[str, Any]:
         "events": views.list_events(db, scene.session.id, limit=12),
         "survey": sorted(survey.items(), key=lambda pair: (pair[0] == "unknown", -pair[1])),
         "survey_words": SURVEY_WORDS,
+        "unknown": views.unknown_files(db, scene.session.id),
     }
 
 

@@ -15,6 +15,7 @@ from vitriflow.catalog.views.exposures import (
     sample_records,
     tasks_of,
 )
+from vitriflow.catalog.views.files import unknown_files
 from vitriflow.catalog.views.sessions import (
     count_exposures,
     count_growing,
@@ -70,4 +71,5 @@ __all__ = [
     "records_of",
     "sample_records",
     "tasks_of",
+    "unknown_files",
 ]
