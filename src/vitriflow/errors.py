@@ -26,6 +26,7 @@ class Reason(StrEnum):
     CONSTANT = "image.constant"
     NOT_FINITE = "image.not_finite"
     INTENSITY = "image.intensity"
+    ORIENTATION = "image.orientation"
     GAIN_MISSING = "gain.missing"
     GAIN_SIZE = "gain.wrong_size"
     GAIN_BAD = "gain.bad"

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from vitriflow.errors import BadImage, BrokenInvariant, Reason
 from vitriflow.kernels.frames import FrameStore, add_frames, pool_frames
 from vitriflow.kernels.gain import Repairs, find_hot_pixels, plan_repairs
-from vitriflow.kernels.motion_checks import PatternProbe, check_frames, check_shifts
+from vitriflow.kernels.likeness import blocks
+from vitriflow.kernels.motion_checks import PatternProbe, check_frames, check_shifts, check_sums
 from vitriflow.kernels.motion_field import N_TERMS, MotionField
 from vitriflow.kernels.motion_refine import Refinement, refine_field
 from vitriflow.kernels.motion_search import search_shifts
-from vitriflow.kernels.motion_sums import SUMS_BUDGET, Sums, add_moved_frames
+from vitriflow.kernels.motion_sums import SUMS_BUDGET, add_moved_frames
 from vitriflow.kernels.spectrum import Spectrum
 
 __all__ = ["Corrected", "MotionSettings", "correct_movie"]
@@ -106,6 +107,8 @@ class Corrected:
         Part of the alignment's signal that doesn't move with the specimen; 0 is right.
     notes, warnings
         What a person may want to know, and what they should.
+    seen
+        Coarse picture of the frames before any alignment, to check the sums by.
     """
 
     micrograph: torch.Tensor
@@ -124,6 +127,7 @@ class Corrected:
     pattern_share: float
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    seen: NDArray[np.float64] | None = None
 
 
 def correct_movie(
@@ -183,10 +187,11 @@ def correct_movie(
     pool = settings.pool or choose_pool(shape, len(live))
     refinement = None
     motion = MotionField(np.zeros((n_frames, 2, N_TERMS)), shape)
-    share = 0.0
+    share, seen = 0.0, None
     if len(live) > 1:
         pooled = torch.from_numpy(_pool(store, gain, pool, probe, live, _at_once(shape), threads)).to(device)
         refinement = _align(pooled, live, shape, pool, settings, threads)
+        seen = blocks(pooled.mean(dim=0))
         del pooled
         motion = _all_frames(refinement.field, live, n_frames)
         check_shifts(motion, settings.max_shift_px)
@@ -218,7 +223,7 @@ def correct_movie(
         threads=threads,
         sums_budget_bytes=sums_budget_bytes,
     )
-    _check_output(sums)
+    check_sums({"micrograph": sums.micrograph, "unweighted": sums.unweighted})
     return Corrected(
         sums.micrograph,
         sums.unweighted,
@@ -236,6 +241,7 @@ def correct_movie(
         share,
         notes,
         warnings + sums.warnings,
+        seen,
     )
 
 
@@ -384,14 +390,3 @@ def _describe(refinement: Refinement, pool: int) -> str:
         f"aligned at {pool}x pooling in {refinement.rounds} rounds; a patch's shift in one frame is known to "
         f"{refinement.noise_px:.2f} px; {bad} of {len(refinement.good)} patches left out"
     )
-
-
-def _check_output(sums: Sums) -> None:
-    for name, image in (("micrograph", sums.micrograph), ("unweighted", sums.unweighted)):
-        if image is None:
-            continue
-        low, high = (float(value) for value in torch.aminmax(image))
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise BrokenInvariant(Reason.NOT_FINITE, f"corrected {name}", "finite values", "NaN or infinity")
-        if low == high:
-            raise BrokenInvariant(Reason.CONSTANT, f"corrected {name}", "contrast", f"{low:g} everywhere")

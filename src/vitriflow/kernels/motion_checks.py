@@ -1,5 +1,7 @@
 """Checks that a movie and its motion can be what they claim to be."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,7 +10,7 @@ from vitriflow.errors import BadImage, BrokenInvariant, Reason
 from vitriflow.kernels.motion_field import MotionField
 from vitriflow.kernels.motion_refine import Refinement
 
-__all__ = ["PatternProbe", "check_frames", "check_shifts"]
+__all__ = ["PatternProbe", "check_frames", "check_shifts", "check_sums"]
 
 _TILE = 512
 _EDGE = 0.4  # cycles/px: past it a specimen shows next to nothing, a gain pattern as much as anywhere
@@ -91,6 +93,24 @@ def check_shifts(field: MotionField, max_shift_px: float) -> None:
             found=f"{largest[frame]:.1f} px",
             remedy="The frames share nothing to align by, or the stage drifted: raise max_shift_A if it did.",
         )
+
+
+def check_sums(images: Mapping[str, torch.Tensor | None]) -> None:
+    """Refuse sums that aren't pictures.
+
+    Raises
+    ------
+    BrokenInvariant
+        NOT_FINITE or CONSTANT.
+    """
+    for name, image in images.items():
+        if image is None:
+            continue
+        low, high = (float(value) for value in torch.aminmax(image))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise BrokenInvariant(Reason.NOT_FINITE, f"corrected {name}", "finite values", "NaN or infinity")
+        if low == high:
+            raise BrokenInvariant(Reason.CONSTANT, f"corrected {name}", "contrast", f"{low:g} everywhere")
 
 
 class PatternProbe:

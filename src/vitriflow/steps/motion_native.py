@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from vitriflow.errors import BadFile, BadImage, BadParameter, Reason
 from vitriflow.steps.base import Context, Port, Resources, Step, StepParameters
+from vitriflow.steps.motion_invariants import check_images
 from vitriflow.steps.motion_output import fill_record, write_outputs
 from vitriflow.steps.records import Artifact, Kind, MotionResult
 
@@ -175,6 +176,7 @@ class MotionNative(Step[MotionParameters, MotionResult]):
                 context.say(note)
             record = MotionResult(gain_applied=camera.applied, warnings=warnings + corrected.warnings)
             fill_record(record, corrected, settings)
+            check_images(corrected, parameters.bin_factor)
             record.warnings += _doubt_intensity(record.mean_intensity, settings)
             record.outputs = write_outputs(corrected, settings, movie, parameters, first, context)
         return record

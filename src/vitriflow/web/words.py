@@ -55,6 +55,7 @@ REASONS: dict[str, str] = {
     Reason.CONSTANT: "Image is constant",
     Reason.NOT_FINITE: "Image has values that are not numbers",
     Reason.INTENSITY: "Intensity is not what the dose says",
+    Reason.ORIENTATION: "Image turned or flipped",
     Reason.GAIN_MISSING: "Gain reference missing",
     Reason.GAIN_SIZE: "Gain reference of the wrong size",
     Reason.GAIN_BAD: "Gain reference doesn't fit",
