@@ -5,6 +5,7 @@ import sys
 import typer
 
 import vitriflow
+from vitriflow.cli.archive import archive, recall
 from vitriflow.cli.demo import demo
 from vitriflow.cli.gain import gain
 from vitriflow.cli.recognise import recognise
@@ -39,6 +40,8 @@ for command in (
     gain,
     release,
     hold,
+    archive,
+    recall,
     verify,
 ):
     app.command()(command)

@@ -3,6 +3,7 @@
 The archive itself isn't asked: it may be a tape.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from sqlalchemy import select
 
 from vitriflow.catalog import ArchiveCopy, Catalog, Session
 from vitriflow.errors import VitriflowError
+from vitriflow.storage import parse_sums, sync_folder
+from vitriflow.storage.layout import FOLDER_MODE
 
 FOLDER = "archives"
 
@@ -18,17 +21,6 @@ FOLDER = "archives"
 def list_path(root: Path, tier: str, copy_id: int) -> Path:
     """Where the list of one copy's files stands: hashes and paths, as b3sum reads them."""
     return root / FOLDER / f"{tier}-{copy_id}.b3"
-
-
-def parse_sums(text: str) -> dict[str, str]:
-    """Paths and hashes of a list as b3sum writes it."""
-    found: dict[str, str] = {}
-    for line in text.split("\n"):
-        escaped = line.startswith("\\")
-        digest, sign, path = line.removeprefix("\\").partition("  ")
-        if sign:
-            found[_plain(path) if escaped else path] = digest
-    return found
 
 
 def archived_files(catalog: Catalog, session_id: int) -> Mapping[str, Mapping[str, str]]:
@@ -78,8 +70,18 @@ def read_list(root: Path, copy: ArchiveCopy) -> dict[str, str]:
             blake3(data).hexdigest(),
             f"It was changed; the same list stands with the archive, {copy.location}.",
         )
-    return parse_sums(data.decode("utf-8", "surrogateescape"))
+    return parse_sums(data)
 
 
-def _plain(path: str) -> str:
-    return path.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
+def write_list(root: Path, tier: str, copy_id: int, data: bytes) -> str:
+    """Write the list of a copy into the session's folder, synced; gives its hash."""
+    path = list_path(root, tier, copy_id)
+    path.parent.mkdir(exist_ok=True, mode=FOLDER_MODE)
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+    return blake3(data).hexdigest()

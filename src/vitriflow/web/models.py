@@ -94,6 +94,9 @@ class SessionAnswer(BaseModel):
     experiment: str
     created_at: datetime
     closed_at: datetime | None
+    residence: str = Field(
+        default="resident", description="where its raw files are: resident, archived or both"
+    )
     processings: list[ProcessingAnswer]
     summary: SummaryAnswer
 

@@ -47,6 +47,7 @@ def _session_view(row: Row[Any]) -> SessionView:
         survey=session.survey,
         created_at=session.created_at,
         closed_at=session.closed_at,
+        residence=session.residence,
     )
 
 

@@ -42,6 +42,7 @@ class SessionView:
     survey: dict[str, Any]
     created_at: datetime
     closed_at: datetime | None
+    residence: str = "resident"  # archived, or both: where its raw files are
 
 
 @dataclass(frozen=True)
