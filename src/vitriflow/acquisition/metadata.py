@@ -53,6 +53,7 @@ class MetadataFinder:
         self._read: OrderedDict[str, tuple[int, int, ExposureMetadata | Mdoc | str]] = OrderedDict()
         self._shared: dict[str, str] = {}  # name of a movie: the mdoc that names it among others
         self._indexed: dict[str, tuple[int, int]] = {}
+        self._mdocs: tuple[int, list[str]] = (0, [])  # of how many files, and which of them are mdocs
 
     def find(self, key: str, files: Mapping[str, FileSeen]) -> Found:
         """Join what all metadata files of the movie ``key`` say; of two, the more telling one wins.
@@ -119,8 +120,11 @@ class MetadataFinder:
 
     def _index(self, files: Mapping[str, FileSeen]) -> None:
         """Note which movies are named by mdocs that aren't called after one; each is read once a change."""
-        for key, file in files.items():
-            if not key.lower().endswith(_MDOC) or self._indexed.get(key) == (file.size, file.changed_ns):
+        if self._mdocs[0] != len(files):
+            self._mdocs = (len(files), [key for key in files if key.lower().endswith(_MDOC)])
+        for key in self._mdocs[1]:
+            file = files.get(key)
+            if file is None or self._indexed.get(key) == (file.size, file.changed_ns):
                 continue
             self._indexed[key] = (file.size, file.changed_ns)
             if key[: -len(_MDOC)] in files or not file.size:
