@@ -156,6 +156,7 @@ def serve(
         title=settled.facility.name,
         allowed_hosts=("localhost", "127.0.0.1", "::1", *settled.web.names),
         scan_interval_s=settled.acquisition.scan_interval_s,
+        config=settled,
     )
     number = free_port(address, settled.web.port if port is None else port)
     if not is_loopback(address):

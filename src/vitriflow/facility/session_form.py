@@ -71,9 +71,9 @@ class SessionSettings:
 
 def form_fields(template: Template) -> list[FormField]:
     """All questions for sessions that a template will process, in the order to ask them."""
-    users = _users(template)
+    users = readers(template)
     asked = [
-        _field(name, info, _readers(users, name), advanced=False)
+        _field(name, info, _readers(users, name), advanced=False, needed=_is_needed(template, name))
         for name, info in ImagingParameters.model_fields.items()
         if not _is_idle(users, name)
     ]
@@ -98,7 +98,7 @@ def read_form(template: Template, answers: Mapping[str, Any]) -> SessionSettings
     answers = {name: value for name, value in answers.items() if not _is_empty(value)}
     asked = {name: value for name, value in answers.items() if name in ImagingParameters.model_fields}
     rest = {name: value for name, value in answers.items() if name not in asked}
-    steps = _users(template)
+    steps = readers(template)
     wrong: dict[str, str] = {
         name: f"a field that {template.name} has; no step of it reads this one"
         for name in answers
@@ -154,7 +154,7 @@ def _without(template: Template, unwanted: Any) -> Template:
     data = yaml.safe_load(template.text)
     data["nodes"] = {name: node for name, node in data["nodes"].items() if name not in gone}
     pruned = parse_template(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), template.name)
-    used = _users(pruned)
+    used = readers(pruned)
     data["parameters"] = {k: v for k, v in data.get("parameters", {}).items() if k in used}
     return parse_template(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), template.name)
 
@@ -170,7 +170,7 @@ def parameters_for(template: Template, settings: SessionSettings) -> dict[str, A
     BadTemplate, BadParameter
         When the plan refuses a value.
     """
-    users = _users(template)
+    users = readers(template)
     values = {name: value for name, value in settings.step_parameters().items() if name in users}
     make_plan(template, values)
     return values
@@ -191,7 +191,8 @@ def _is_idle(users: Mapping[str, tuple[str, ...]], name: str) -> bool:
     return acts == "pipeline" and not _readers(users, name)
 
 
-def _users(template: Template) -> dict[str, tuple[str, ...]]:
+def readers(template: Template) -> dict[str, tuple[str, ...]]:
+    """Names of all parameters of a template's steps, each with the nodes that read it."""
     users: dict[str, tuple[str, ...]] = {}
     for node, text in template.written.nodes.items():
         for name in find_step(text.step).Parameters.model_fields:
@@ -235,8 +236,20 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def _is_needed(template: Template, name: str) -> bool:
+    """Whether a step of the template can't run without this value."""
+    models = [find_step(node.step).Parameters.model_fields for node in template.written.nodes.values()]
+    return any(name in fields and fields[name].is_required() for fields in models)
+
+
 def _field(
-    name: str, info: FieldInfo, nodes: tuple[str, ...], *, advanced: bool, group: str | None = None
+    name: str,
+    info: FieldInfo,
+    nodes: tuple[str, ...],
+    *,
+    advanced: bool,
+    needed: bool = False,
+    group: str | None = None,
 ) -> FormField:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     kind, choices = _kind(info.annotation)
@@ -256,7 +269,7 @@ def _field(
         least_is_allowed=not isinstance(least, Gt),
         most=getattr(most, "le", getattr(most, "lt", None)),
         most_is_allowed=not isinstance(most, Lt),
-        required=info.is_required(),
+        required=needed or info.is_required(),
         acts=str(extra.get("acts", "pipeline")),
         advanced=advanced,
         nodes=nodes,

@@ -39,9 +39,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix="/api", responses=_ERRORS)
 
 
-def _json(value: Any) -> Response:
+def json_answer(value: Any, status: int = 200) -> Response:
+    """An answer in JSON; times are UTC with a Z."""
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
-    return Response(orjson.dumps(value, option=options), media_type="application/json")
+    return Response(orjson.dumps(value, option=options), status, media_type="application/json")
 
 
 def summary_json(site: Site, scene: Scene) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def _session_json(site: Site, scene: Scene) -> dict[str, Any]:
         "experiment": session.experiment,
         "created_at": session.created_at,
         "closed_at": session.closed_at,
+        "residence": session.residence,
         "processings": [
             {"name": one.name, "state": one.state, "change": one.change, "created_at": one.created_at}
             for one in scene.processings
@@ -77,7 +79,7 @@ def _session_json(site: Site, scene: Scene) -> dict[str, Any]:
 def health(request: Request) -> Response:
     """Whether the server and its catalog answer."""
     site_of(request).read(views.count_sessions)
-    return _json({"status": "ok", "version": vitriflow.__version__, "catalog": "ok"})
+    return json_answer({"status": "ok", "version": vitriflow.__version__, "catalog": "ok"})
 
 
 @router.get("/sessions", response_model=models.SessionsAnswer)
@@ -98,7 +100,7 @@ def sessions(
             "sessions": [_session_json(site, scene) for scene in scenes],
         }
 
-    return _json(site.read(work))
+    return json_answer(site.read(work))
 
 
 @router.get(
@@ -114,10 +116,11 @@ def session(request: Request, key: SessionKey, processing: ProcessingName = None
             **_session_json(site, scene),
             "settings": scene.session.settings,
             "survey": scene.session.survey,
+            "unknown": views.unknown_files(db, scene.session.id),
             "nodes": [asdict(node) for node in node_counts(site, db, scene)],
         }
 
-    return _json(site.read(work))
+    return json_answer(site.read(work))
 
 
 @router.get(
@@ -126,7 +129,7 @@ def session(request: Request, key: SessionKey, processing: ProcessingName = None
 def counts(request: Request, key: SessionKey, processing: ProcessingName = None) -> Response:
     """Counts that reconcile, rate, latency, problems and verdict."""
     site = site_of(request)
-    return _json(site.read(lambda db: summary_json(site, find_scene(site, db, key, processing))))
+    return json_answer(site.read(lambda db: summary_json(site, find_scene(site, db, key, processing))))
 
 
 @router.get(
@@ -145,7 +148,7 @@ def columns(
     """Values to plot, thinned so that no outlier is lost; only what is new when ``since`` is given."""
     site = site_of(request)
     scene = site.read(lambda db: find_scene(site, db, key, processing))
-    return _json(column_answer(scene.snapshot, since, known, points))
+    return json_answer(column_answer(scene.snapshot, since, known, points))
 
 
 @router.get(
@@ -171,7 +174,7 @@ def exposures(
         shown = cards(site, db, scene, rows[offset : offset + limit])
         return {"total": len(rows), "offset": offset, "limit": limit, "exposures": shown}
 
-    return _json(site.read(work))
+    return json_answer(site.read(work))
 
 
 @router.get(
@@ -185,7 +188,7 @@ def exposure(
     """One exposure with the record that each node left."""
     site = site_of(request)
     detail = site.read(lambda db: find_detail(db, find_scene(site, db, key, processing), exposure_id))
-    return _json(as_json(detail))
+    return json_answer(as_json(detail))
 
 
 @router.get(
@@ -203,7 +206,7 @@ def picks(
     """Particle positions and scores, highest score first."""
     site = site_of(request)
     detail = site.read(lambda db: find_detail(db, find_scene(site, db, key, processing), exposure_id))
-    return _json(picks_answer(detail, min_score))
+    return json_answer(picks_answer(detail, min_score))
 
 
 @router.get(
@@ -255,7 +258,7 @@ def events(
         found = find_scene(site, db, key).session
         return {"events": views.list_events(db, found.id, before, limit)}
 
-    return _json(site.read(work))
+    return json_answer(site.read(work))
 
 
 @router.get("/sessions/{key}/live", response_class=EventSourceResponse, dependencies=[needs("session.read")])

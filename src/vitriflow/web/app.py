@@ -15,8 +15,10 @@ from starlette.types import Scope
 
 import vitriflow
 from vitriflow.catalog import Catalog, views
+from vitriflow.config import Config
 from vitriflow.errors import BadConfig
-from vitriflow.web import api, pages, problems
+from vitriflow.facility.signing_in import authenticators_of
+from vitriflow.web import api, auth_api, auth_files, auth_pages, auth_people, logbook_api, pages, problems
 from vitriflow.web.auth import check_declared
 from vitriflow.web.live import POLL_S, Hub
 from vitriflow.web.lookup import find_scene
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Sessions read into memory when the server starts, so that nobody waits for the first look.
 _WARM = 8
+# Forms and JSON (bytes).
+LARGEST_BODY = 1024 * 1024
 
 
 class _Shipped(StaticFiles):
@@ -57,6 +61,7 @@ def create_app(
     scan_interval_s: float | None = None,
     poll_s: float = POLL_S,
     open_here: bool = True,
+    config: Config | None = None,
 ) -> FastAPI:
     """The web application over one catalog.
 
@@ -78,9 +83,15 @@ def create_app(
     open_here
         Whether this machine's own user needs no sign-in while the catalog knows no people. Say no
         for a server that listens on more than the loopback address.
+    config
+        The facility's configuration; without it sessions can't be started and files not added here.
     """
     catalog = Catalog(catalog_url)
-    site = Site(title, catalog, Hub(catalog, poll_s), scan_interval_s, open_here=open_here)
+    site = Site(title, catalog, Hub(catalog, poll_s), scan_interval_s, open_here=open_here, config=config)
+
+    people = (config or Config()).people
+    site.authenticators = authenticators_of(people)
+    site.session_hours, site.token_days = people.session_hours, people.token_days
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,11 +108,15 @@ def create_app(
         docs_url=None,  # Swagger's pages load from a content network; the schema itself is enough
         redoc_url=None,
         lifespan=lifespan,
+        max_body_size=LARGEST_BODY,  # a route that takes files says more itself
     )
     app.state.site = site
     problems.install(app)
     app.include_router(api.router)
+    app.include_router(logbook_api.router)
     app.include_router(pages.router)
+    for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
+        app.include_router(router)
     check_declared(app)
     app.mount("/static", _Shipped(directory=STATIC), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=1)

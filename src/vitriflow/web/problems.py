@@ -11,11 +11,24 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from vitriflow.elogbook.permissions import Forbidden, SignInNeeded
-from vitriflow.errors import BadParameter, Busy, CatalogError, ItemError, VitriflowError
+from vitriflow.errors import (
+    BadConfig,
+    BadParameter,
+    BadTemplate,
+    Busy,
+    CatalogError,
+    ItemError,
+    VitriflowError,
+)
+from vitriflow.facility.ldap import DirectoryAway
 from vitriflow.web.security import HEADERS
 from vitriflow.web.site import site_of
 
 log = logging.getLogger(__name__)
+
+
+class Unauthorised(SignInNeeded):
+    """Login and password don't fit."""
 
 
 class TooMany(VitriflowError):
@@ -57,9 +70,9 @@ def _vitriflow_error(request: Request, error: Exception) -> Response:
         return answer
     if isinstance(error, Busy):
         return _answer(request, 409, error)
-    if isinstance(error, BadParameter):
+    if isinstance(error, BadParameter | BadTemplate):
         return _answer(request, 422, error)
-    if isinstance(error, CatalogError):
+    if isinstance(error, CatalogError | BadConfig):
         return _answer(request, 503, error)
     return _answer(request, 409 if isinstance(error, ItemError) else 500, error)
 

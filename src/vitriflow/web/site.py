@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,11 @@ from sqlalchemy.orm import Session as OrmSession
 
 import vitriflow
 from vitriflow.catalog import Catalog
+from vitriflow.config import Config
 from vitriflow.elogbook.permissions import ANONYMOUS, Caller, may
+from vitriflow.facility.signing_in import Authenticator
 from vitriflow.web import words
+from vitriflow.web.auth_limit import Limiter
 from vitriflow.web.columns import ColumnStore
 from vitriflow.web.live import Hub
 from vitriflow.web.tally import TaskTally
@@ -42,6 +45,11 @@ class Site:
     roles: dict[int, dict[str, str]] = field(default_factory=dict)
     open_here: bool = True  # no sign-in for this machine's own user while the catalog knows no people
     has_people: bool = False  # once true, always true
+    config: Config | None = None  # needed for what starts sessions and keeps files
+    authenticators: Sequence[Authenticator] = ()
+    limiter: Limiter = field(default_factory=Limiter)
+    session_hours: float = 12.0
+    token_days: float = 90.0
     _told: dict[str, float] = field(default_factory=dict)
 
     def read(self, work: Callable[[OrmSession], T]) -> T:
