@@ -8,6 +8,7 @@ from typing import Any
 import typer.main
 from pydantic import BaseModel
 
+from vitriflow.acquisition.recognisers import EPU, PLAIN, SERIALEM, TEMPORARY, TOMO5
 from vitriflow.cli.app import app
 from vitriflow.config import CameraSection, Config, LimitsSection, MicroscopeSection, TierSection
 from vitriflow.errors import Reason
@@ -124,11 +125,26 @@ def _commands(path: str, command: Any) -> Iterator[str]:
         yield f"| {names} | {_cell(default)} | {_cell(getattr(parameter, 'help', '') or '')} |"
 
 
+def recognisers_page() -> str:
+    lines = ["# Recognisers", "", NOTE]
+    lines += [
+        "Paths below the source folder, without regard to case; recognisers and their rules are asked in this",
+        "order, and the first rule that matches wins. What none claims is `unknown`. A facility's own are asked",
+        "after the first table.",
+    ]
+    for recogniser in (TEMPORARY, TOMO5, EPU, SERIALEM, PLAIN):
+        name = recogniser.name or ("any program" if recogniser is PLAIN else "any program, first of all")
+        lines += ["", f"## {name}", "", "| kind | means | pattern |", "| --- | --- | --- |"]
+        lines += [f"| `{r.kind}` | {_cell(r.means)} | `{_cell(r.pattern)}` |" for r in recogniser.rules]
+    return "\n".join([*lines, ""])
+
+
 PAGES = {
     "facility-toml.md": config_page,
     "steps.md": steps_page,
     "reason-codes.md": reasons_page,
     "commands.md": commands_page,
+    "recognisers.md": recognisers_page,
 }
 
 
