@@ -96,27 +96,30 @@ def sum_binned(
     )
     held = 0
     chosen = {int(number) for number in live}
-    for start, frames in store.groups(2):
-        for number in range(start, start + len(frames)):
-            held += 1
-            if number in chosen:
-                spectrum = mover.spectrum(frames[number - start], number)
-                group += spectrum
-                half = number % 2 if settings.halves else 0
-                if weights is not None:
-                    total = weighted.setdefault(half, mover.empty())
-                    add_times_curve(
-                        total, spectrum, weights[number], per_cycle, mover.ky, mover.kx, threads=threads
-                    )
-                elif settings.halves:
-                    weighted.setdefault(half, mover.empty()).add_(spectrum)
-            if held >= to_a_spectrum or number == store.n_frames - 1:
-                if plain is not None:
-                    plain += group
-                spectra.take(mover.image(group))
-                group.zero_()
-                held = 0
+    for number, frames in store.groups(1):
+        held += 1
+        if number in chosen:
+            spectrum = mover.spectrum(frames[0], number)
+            group += spectrum
+            half = number % 2 if settings.halves else 0
+            if half not in weighted and (weights is not None or settings.halves):
+                weighted[half] = mover.empty()
+            if weights is not None:
+                add_times_curve(
+                    *(weighted[half], spectrum, weights[number]),
+                    *(per_cycle, mover.ky, mover.kx),
+                    threads=threads,
+                )
+            elif settings.halves:
+                weighted[half] += spectrum
+        if held >= to_a_spectrum or number == store.n_frames - 1:
+            if plain is not None:
+                plain += group
+            spectra.take(mover.image(group))
+            group.zero_()
+            held = 0
     store.release()
+    mover.release()
     del group
     unweighted = None if plain is None else mover.image(plain)
     odd, even = (mover.image(weighted.get(i, mover.empty())) if settings.halves else None for i in (0, 1))
@@ -165,6 +168,10 @@ class _Mover:
         self.ky = ky * (new_shape[0] / motion.shape[0])
         """Frequencies of the rows that are kept (cycles/px of the movie)."""
         self.kx = kx * (new_shape[1] / motion.shape[1])
+
+    def release(self) -> None:
+        """Let go of what only :meth:`spectrum` needs."""
+        self._half = torch.empty((0, 0), dtype=torch.complex64)
 
     def empty(self) -> torch.Tensor:
         """Zeros of the size of a spectrum that is kept."""

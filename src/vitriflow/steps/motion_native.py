@@ -133,11 +133,11 @@ class MotionNative(Step[MotionParameters, MotionResult]):
     Record = MotionResult
 
     def resources(self, parameters: MotionParameters) -> Resources:
-        """Two threads, one GPU where there is one, 2 GiB (half sums need more)."""
+        """Two threads, one GPU where there is one, 2 GiB; half sums and super-resolution need more."""
         return Resources(
             threads=2,
             gpus=1,
-            memory_bytes=(3 if parameters.write_half_sums else 2) * 1024**3,
+            memory_bytes=(2 + parameters.write_half_sums + (parameters.bin_factor > 1)) * 1024**3,
             time_limit_s=1800.0,
         )
 
