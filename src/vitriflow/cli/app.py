@@ -6,6 +6,7 @@ import typer
 
 import vitriflow
 from vitriflow.cli.archive import archive, recall
+from vitriflow.cli.backup import backup, upgrade
 from vitriflow.cli.demo import demo
 from vitriflow.cli.gain import gain
 from vitriflow.cli.recognise import recognise
@@ -42,6 +43,8 @@ for command in (
     hold,
     archive,
     recall,
+    backup,
+    upgrade,
     verify,
 ):
     app.command()(command)
