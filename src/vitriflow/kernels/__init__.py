@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vitriflow.kernels.ctf_fit import CtfFit, fit_ctf
     from vitriflow.kernels.ctf_outside import OutsideCtf
     from vitriflow.kernels.ctf_rings import Optics
+    from vitriflow.kernels.ctf_tilt import TiltFit, fit_tilt
     from vitriflow.kernels.dose import critical_dose, dose_weights
     from vitriflow.kernels.gain import find_hot_pixels, gain_factor, plan_repairs
     from vitriflow.kernels.motion import Corrected, MotionSettings, correct_movie
@@ -27,6 +28,7 @@ _HOMES = {
     "ctf_fit": ("CtfFit", "fit_ctf"),
     "ctf_outside": ("OutsideCtf",),
     "ctf_rings": ("Optics",),
+    "ctf_tilt": ("TiltFit", "fit_tilt"),
     "dose": ("critical_dose", "dose_weights"),
     "gain": ("find_hot_pixels", "gain_factor", "plan_repairs"),
     "motion": ("Corrected", "MotionSettings", "correct_movie"),
@@ -45,6 +47,7 @@ __all__ = [
     "Optics",
     "OutsideCtf",
     "Spectrum",
+    "TiltFit",
     "compare_ctf",
     "correct_movie",
     "critical_dose",
@@ -54,6 +57,7 @@ __all__ = [
     "dose_weights",
     "find_hot_pixels",
     "fit_ctf",
+    "fit_tilt",
     "full_amplitude",
     "gain_factor",
     "plan_repairs",

@@ -182,3 +182,56 @@ def _peaks(defoci: Floats, best: Floats, found: Floats, count: int, apart: int) 
         chosen.append(Candidate(float(left[index]), float(defoci[index]), *map(float, found[index])))
         left[max(0, index - apart) : index + apart + 1] = -np.inf
     return chosen
+
+
+@dataclass(frozen=True)
+class DefocusScores:
+    """How well each mean defocus explains a spectrum, astigmatism and phase given.
+
+    Attributes
+    ----------
+    scores
+        (n,) in standard deviations of noise.
+    first_A, step_A
+        The first defocus, and the distance to the next (A).
+    """
+
+    scores: Floats
+    first_A: float
+    step_A: float
+
+
+def defocus_scores(
+    rings: Rings,
+    optics: Optics,
+    range_A: tuple[float, float],
+    astigmatism_A: float,
+    angle_rad: float,
+    phase_shift_rad: float = 0.0,
+) -> DefocusScores:
+    """Score every mean defocus of a range.
+
+    Parameters
+    ----------
+    rings
+        The whitened spectrum.
+    optics
+        The microscope.
+    range_A
+        Smallest and largest mean defocus (A).
+    astigmatism_A, angle_rad, phase_shift_rad
+        U - V (A), the angle of the larger defocus and the phase shift (radians).
+    """
+    step = 0.25 / (np.pi * optics.wavelength_A * rings.k_high**2)
+    margin = int(np.ceil(0.5 * astigmatism_A / step)) + 1
+    length = max(2, int(np.ceil((range_A[1] - range_A[0]) / step)) + 1)
+    defoci: Floats = range_A[0] + step * (np.arange(length + 2 * margin, dtype=np.float64) - margin)
+    theta = (np.arange(SECTORS) + 0.5) * np.pi / SECTORS
+    shifts = np.rint(0.5 * astigmatism_A * np.cos(2.0 * (theta - angle_rad)) / step).astype(int) + margin
+    cosine, sine, variance = _sector_scores(
+        rings, _polar(rings), optics, defoci, _ENVELOPES_A2[1], both=phase_shift_rad != 0.0
+    )
+    real, imaginary = _gather(cosine, shifts, length), _gather(sine, shifts, length)
+    turned = np.cos(2.0 * phase_shift_rad) * real + np.sin(2.0 * phase_shift_rad) * imaginary
+    deviation = np.sqrt(np.maximum(variance[margin : margin + length], 1e-30))
+    return DefocusScores(turned / deviation, float(range_A[0]), step)

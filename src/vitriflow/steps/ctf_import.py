@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vitriflow.errors import BadFile, Reason
 from vitriflow.steps.base import Context, Port, Resources, Step, StepParameters
-from vitriflow.steps.ctf_native import choose_port, read_input, write_ctf_star, write_picture
+from vitriflow.steps.ctf_native import choose_port, read_input, tile_spectrum, write_ctf_star, write_picture
 from vitriflow.steps.records import Artifact, CtfResult, Kind, Status
 
 if TYPE_CHECKING:
@@ -85,20 +85,17 @@ class CtfImport(Step[CtfImportParameters, CtfResult]):
         from vitriflow.formats.ctffind import read_ctf_results
         from vitriflow.kernels.ctf_compare import compare_ctf
         from vitriflow.kernels.ctf_outside import doubt_of_neighbours, doubts_of_numbers
-        from vitriflow.kernels.spectrum import power_spectrum
 
         port = choose_port(self.name, inputs, parameters.input)
         everything = read_ctf_results(parameters.results)
         index = _find(context.item, everything, parameters.results)
         given = everything[index]
         optics, warnings = _optics(given, parameters)
-        image, pixel_size_A = read_input(inputs[port], parameters.pixel_size_A, context)
+        image, pixel_size_A, doubts = read_input(inputs[port], parameters.pixel_size_A, context)
+        warnings += doubts
         amplitude, box_pixel_A = image, pixel_size_A
         if port == "micrograph":
-            spectrum = power_spectrum(
-                image.to(context.device), pixel_size_A, box=parameters.box_size, threads=context.threads
-            )
-            amplitude, box_pixel_A = spectrum.amplitude, spectrum.pixel_size_A
+            amplitude, box_pixel_A = tile_spectrum(image, pixel_size_A, parameters.box_size, context)
         found = compare_ctf(amplitude, box_pixel_A, given, optics)
         asides = [*doubts_of_numbers(given), doubt_of_neighbours(index, everything)]
         result = _record(given, found, pixel_size_A, [text for text in asides if text])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from vitriflow.errors import BadFile, BadParameter, BrokenInvariant, Reason
+from vitriflow.errors import BadFile, BadImage, BadParameter, BrokenInvariant, Reason
 from vitriflow.steps.base import Context, Port, Resources, Step, StepParameters
 from vitriflow.steps.records import Artifact, CtfResult, Kind, Status
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from vitriflow.kernels.ctf_fit import CtfFit
     from vitriflow.kernels.ctf_rings import Optics
+    from vitriflow.kernels.ctf_tilt import TiltFit
+
+_SURE_OF_TILT = 3.0  # standard deviations over a flat specimen
 
 
 class CtfParameters(StepParameters):
@@ -56,6 +59,10 @@ class CtfParameters(StepParameters):
         description="side of the power spectrum of a micrograph (px)",
     )
     fit_phase_shift: bool = Field(default=False, description="fit the phase shift of a phase plate too")
+    estimate_tilt: bool = Field(
+        default=False,
+        description="find the specimen's tilt from the defocus over the micrograph, and fit without its blur",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "CtfParameters":
@@ -102,35 +109,21 @@ class CtfNative(Step[CtfParameters, CtfResult]):
 
     def run(self, inputs: Mapping[str, Artifact], parameters: CtfParameters, context: Context) -> CtfResult:
         """Fit one exposure."""
-        from vitriflow.kernels.ctf_fit import fit_ctf
         from vitriflow.kernels.ctf_rings import Optics
-        from vitriflow.kernels.spectrum import power_spectrum
 
-        port = choose_port(self.name, inputs, parameters.input)
-        image, pixel_size_A = read_input(inputs[port], parameters.pixel_size_A, context)
+        port = choose_port(self.name, inputs, _wanted(parameters))
+        image, pixel_size_A, warnings = read_input(inputs[port], parameters.pixel_size_A, context)
+        amplitude, box_pixel_A = image, pixel_size_A
         if port == "micrograph":
-            spectrum = power_spectrum(
-                image.to(context.device), pixel_size_A, box=parameters.box_size, threads=context.threads
-            )
-            amplitude, box_pixel_A = spectrum.amplitude, spectrum.pixel_size_A
-            context.say(
-                f"spectrum of {spectrum.n_tiles} tiles, {amplitude.shape[0]} px at {box_pixel_A:.4f} A/px"
-            )
-        else:
-            amplitude, box_pixel_A = image, pixel_size_A
-        fit = fit_ctf(
-            amplitude,
-            box_pixel_A,
-            parameters.voltage_kV,
-            parameters.spherical_aberration_mm,
-            parameters.amplitude_contrast,
-            min_defocus_A=parameters.min_defocus_A,
-            max_defocus_A=parameters.max_defocus_A,
-            max_astigmatism_A=parameters.max_astigmatism_A,
-            min_resolution_A=parameters.min_resolution_A,
-            max_resolution_A=parameters.max_resolution_A,
-            fit_phase_shift=parameters.fit_phase_shift,
-        )
+            amplitude, box_pixel_A = tile_spectrum(image, pixel_size_A, parameters.box_size, context)
+        fit = _fit(amplitude, box_pixel_A, parameters)
+        tilt = None
+        if parameters.estimate_tilt:
+            tilt, why_not = _tilt(image, pixel_size_A, fit, parameters, context)
+            warnings += why_not
+        if tilt is not None and tilt.gain > _SURE_OF_TILT:
+            amplitude, box_pixel_A = tilt.spectrum.amplitude, tilt.spectrum.pixel_size_A
+            fit = _fit(amplitude, box_pixel_A, parameters)
         _check(fit, str(inputs[port].path))
         context.say(
             f"{fit.n_rings_seen} rings followed; angle known to {fit.angle_uncertainty_deg:.1f} degrees"
@@ -142,13 +135,67 @@ class CtfNative(Step[CtfParameters, CtfResult]):
         ctf = (fit.defocus_u_A, fit.defocus_v_A, fit.defocus_angle_deg, fit.phase_shift_deg)
         shown_to_A = fit.fit_resolution_A or parameters.max_resolution_A
         outputs = {"diagnostic": write_picture(amplitude, box_pixel_A, ctf, optics, shown_to_A, context)}
-        result = _record(fit, pixel_size_A)
+        result = _record(fit, pixel_size_A, tilt)
+        result.warnings += warnings
         if "voltage_kV" not in parameters.model_fields_set:
             _doubt_voltage(result, parameters.voltage_kV)
         if result.status is Status.DONE:
             outputs["ctf"] = write_ctf_star(result, optics, context)
         result.outputs = outputs
         return result
+
+
+def _wanted(parameters: CtfParameters) -> str:
+    """Which input: a tilt can only be seen in a micrograph."""
+    if not parameters.estimate_tilt:
+        return parameters.input
+    if parameters.input == "power_spectrum":
+        raise BadParameter(
+            "ctf.native: parameter 'estimate_tilt'",
+            expected="input=micrograph: a spectrum of the whole field says nothing of its parts",
+            found="input=power_spectrum",
+            remedy="Wire the micrograph to this node, or leave estimate_tilt out.",
+        )
+    return "micrograph"
+
+
+def _fit(amplitude: "torch.Tensor", box_pixel_A: float, parameters: CtfParameters) -> "CtfFit":
+    from vitriflow.kernels.ctf_fit import fit_ctf
+
+    return fit_ctf(
+        amplitude,
+        box_pixel_A,
+        parameters.voltage_kV,
+        parameters.spherical_aberration_mm,
+        parameters.amplitude_contrast,
+        min_defocus_A=parameters.min_defocus_A,
+        max_defocus_A=parameters.max_defocus_A,
+        max_astigmatism_A=parameters.max_astigmatism_A,
+        min_resolution_A=parameters.min_resolution_A,
+        max_resolution_A=parameters.max_resolution_A,
+        fit_phase_shift=parameters.fit_phase_shift,
+    )
+
+
+def _tilt(
+    image: "torch.Tensor", pixel_size_A: float, fit: "CtfFit", parameters: CtfParameters, context: Context
+) -> "tuple[TiltFit | None, list[str]]":
+    """The specimen's plane, or a sentence that says why there's none."""
+    from vitriflow.kernels.ctf_rings import Optics
+    from vitriflow.kernels.ctf_tilt import fit_tilt
+
+    if fit.quality == "no rings":
+        return None, ["no tilt was estimated: there are no rings to estimate it from"]
+    optics = Optics(parameters.voltage_kV, parameters.spherical_aberration_mm, parameters.amplitude_contrast)
+    try:
+        tilt = fit_tilt(image, pixel_size_A, fit, optics, box=parameters.box_size, threads=context.threads)
+    except BadImage as error:
+        return None, [f"no tilt was estimated: {error}"]
+    context.say(
+        f"tilt {tilt.tilt_deg:.1f} +- {tilt.tilt_uncertainty_deg:.1f} degrees about {tilt.axis_deg:.0f} degrees "
+        f"+- {tilt.axis_uncertainty_deg:.0f}, from {tilt.n_patches} patches"
+    )
+    return tilt, []
 
 
 def choose_port(step: str, inputs: Mapping[str, Artifact], wanted: str) -> str:
@@ -166,19 +213,28 @@ def choose_port(step: str, inputs: Mapping[str, Artifact], wanted: str) -> str:
     return port
 
 
-def read_input(given: Artifact, pixel_size_A: float | None, context: Context) -> "tuple[torch.Tensor, float]":
-    """The image as float32, and its pixel size: the artifact's own, else the parameter, else the header's."""
+def read_input(
+    given: Artifact, pixel_size_A: float | None, context: Context
+) -> "tuple[torch.Tensor, float, list[str]]":
+    """The image as float32, its pixel size (the artifact's own, else as set, else the header's), and doubts."""
     import torch
 
-    pixel_size_A = given.pixel_size_A or pixel_size_A
+    warnings = []
+    chosen = given.pixel_size_A or pixel_size_A
     array: Any = context.recall(given.path)
-    if array is None or pixel_size_A is None:
+    if array is None or chosen is None:
         from vitriflow.formats import read_image
 
         image = read_image(given.path)
         array = image.array if array is None else array
-        pixel_size_A = pixel_size_A or image.pixel_size_A
-    if pixel_size_A is None:
+        said = image.pixel_size_A
+        if chosen is not None and said is not None and abs(chosen - said) > 0.02 * said:
+            warnings.append(
+                f"pixel_size_A is set to {chosen:g}, but the header of {given.path.name} says {said:g}; "
+                f"{chosen:g} was used"
+            )
+        chosen = chosen or said
+    if chosen is None:
         raise BadFile(
             Reason.METADATA_MISSING,
             str(given.path),
@@ -190,7 +246,19 @@ def read_input(given: Artifact, pixel_size_A: float | None, context: Context) ->
         import numpy as np
 
         array = torch.from_numpy(np.array(array, dtype=np.float32))
-    return array.to(torch.float32), pixel_size_A
+    return array.to(torch.float32), chosen, warnings
+
+
+def tile_spectrum(
+    image: "torch.Tensor", pixel_size_A: float, box_size: int, context: Context
+) -> "tuple[torch.Tensor, float]":
+    """Amplitude spectrum of a micrograph, and the pixel size that its box stands for."""
+    from vitriflow.kernels.spectrum import power_spectrum
+
+    spectrum = power_spectrum(image.to(context.device), pixel_size_A, box=box_size, threads=context.threads)
+    size = spectrum.amplitude.shape[0]
+    context.say(f"spectrum of {spectrum.n_tiles} tiles, {size} px at {spectrum.pixel_size_A:.4f} A/px")
+    return spectrum.amplitude, spectrum.pixel_size_A
 
 
 def _doubt_voltage(result: CtfResult, assumed_kV: float) -> None:
@@ -228,7 +296,7 @@ def _check(fit: "CtfFit", thing: str) -> None:
         )
 
 
-def _record(fit: "CtfFit", pixel_size_A: float) -> CtfResult:
+def _record(fit: "CtfFit", pixel_size_A: float, tilt: "TiltFit | None") -> CtfResult:
     """The fit as a record; without rings it's quarantined, in doubt it carries a warning."""
     result = CtfResult(
         defocus_u_A=round(fit.defocus_u_A, 2),
@@ -246,6 +314,9 @@ def _record(fit: "CtfFit", pixel_size_A: float) -> CtfResult:
         phase_uncertainty_deg=round(fit.phase_uncertainty_deg, 3) if fit.phase_uncertainty_deg else None,
         quality=fit.quality,
         pixel_size_A=pixel_size_A,
+        tilt_deg=None if tilt is None else round(tilt.tilt_deg, 2),
+        tilt_axis_deg=None if tilt is None else round(tilt.axis_deg, 2),
+        tilt_uncertainty_deg=None if tilt is None else round(tilt.tilt_uncertainty_deg, 2),
         curves=fit.curves,
     )
     doubts = "; ".join(fit.doubts)

@@ -148,8 +148,8 @@ class CtfResult(Result):
     )
     tilt_axis_deg: float | None = Field(
         default=None,
-        description="tilt axis from x towards y, as stored, -180 to 180 (degrees): underfocus grows to its "
-        "left, 90 degrees on from it",
+        description="tilt axis from x towards y, as stored, -180 to 180 (degrees); underfocus grows in the "
+        "direction 90 degrees further on",
     )
     tilt_uncertainty_deg: float | None = Field(
         default=None, description="of tilt_deg, one standard deviation (degrees)"
