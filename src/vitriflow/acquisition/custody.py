@@ -70,9 +70,9 @@ def destination_of(key: str, generation: int) -> str:
 
     Other bytes that come under a name that was used go beside it: ``raw/a.g2.tif`` for ``a.tif``.
     """
-    path = PurePosixPath("raw", key)
     if generation == 1:
-        return str(path)
+        return f"raw/{key}"
+    path = PurePosixPath("raw", key)
     return str(path.with_name(f"{path.stem}.g{generation}{path.suffix}"))
 
 

@@ -26,6 +26,7 @@ from vitriflow.errors import BadFile, Reason
 from vitriflow.formats import Completeness, State, check_complete
 
 _FINISH_PER_LOOK_S = 2.0  # hashing is cut up, so that a backlog shows up bit by bit
+_RECENT = 256  # files that were settled a moment ago, looked at in each round
 _HASH_PER_LOOK = 2 * 1024**3  # bytes, of files that stay in place
 _LONG = 10.0  # times patience: for files that are rewritten as a session goes on, and broken ones
 _IMAGES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
@@ -108,7 +109,7 @@ class Intake:
         self._watched: dict[str, Watched] = {}
         self._done: dict[str, _Done] = {}
         self._rows: dict[str, int] = {}  # newest generation of each file that the catalog knows
-        self._recent: deque[tuple[float, str]] = deque()  # settled a moment ago: looked at in each round
+        self._recent: deque[tuple[float, str]] = deque(maxlen=_RECENT)  # settled a moment ago: looked at in each round
         self._postponed: set[str] = set()  # changed while they were being copied
         self._missing: dict[str, float] = {}  # dealt with, not there any more: since when
         self._items: dict[str, str] = {}

@@ -271,7 +271,7 @@ class Scanner:
         if known is None:
             return
         try:
-            state = os.stat(Path(known.folder, name_of(key.rpartition("/")[2])))  # noqa: PTH116
+            state = os.stat(f"{known.folder}/{name_of(key.rpartition('/')[2])}")  # noqa: PTH116
         except OSError as error:
             self._must_be_there(error)
             if error.errno in _GONE:

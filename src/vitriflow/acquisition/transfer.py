@@ -188,7 +188,8 @@ class Transfer:
     def _tell(self, outcome: Outcome) -> None:
         with self._lock:
             self._board.outcomes.append(outcome)
-        if outcome.step not in (Step.PROVED, Step.STOPPED) or len(self._board.outcomes) >= _OTHERS:
+        urgent = outcome.step == Step.COPIED and outcome.job.kind == FileKind.MOVIE  # it can be processed
+        if urgent or len(self._board.outcomes) >= 2 * _OTHERS:
             self._wake.set()
 
     # -- the conductor ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ hashes as ``b3sum --check`` reads them.
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Manifest:
         if not fresh:
             return
         changed = any(line.path in self._hashes for line in fresh)
-        _append(self.path, b"".join(orjson.dumps(asdict(line)) + b"\n" for line in fresh))
+        _append(self.path, b"".join(orjson.dumps(line) + b"\n" for line in fresh))
         self._hashes.update({line.path: line.blake3 for line in fresh})
         if changed:
             self._rewrite_sums()

@@ -6,6 +6,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from vitriflow.acquisition import Intake, LookReport, ProvedFile, Transfer, file_counts
@@ -23,6 +24,7 @@ from vitriflow.config import Config
 from vitriflow.storage import Manifest, ManifestLine, SessionFolder, make_session_folder
 
 LEASE_S = 15.0
+_NUMBERS = count(1)  # two in one process are two owners
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class SessionAcquisition:
         self._on_news = on_news or (lambda: None)
         self._own = lease is None
         self.lease = lease or take_lease(
-            catalog, f"session:{self.session.key}", this_owner("acquire"), LEASE_S
+            catalog, f"session:{self.session.key}", this_owner(f"acquire{next(_NUMBERS)}"), LEASE_S
         )
         self._intake: Intake | None = None
         self._transfer: Transfer | None = None
