@@ -7,6 +7,7 @@ Sections stand in ``sections.py`` and ``microscopes.py``, the whole in ``facilit
 from vitriflow.config.facility import Config
 from vitriflow.config.loading import ENVIRONMENT, FILE_NAME, example_config, find_config, load_config
 from vitriflow.config.microscopes import CameraSection, LimitsSection, MicroscopeSection
+from vitriflow.config.people import AccessSection, LdapGroupSection, LdapSection, PeopleSection
 from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
     DEFAULT_ROOT,
@@ -26,15 +27,19 @@ __all__ = [
     "DEFAULT_ROOT",
     "ENVIRONMENT",
     "FILE_NAME",
+    "AccessSection",
     "AcquisitionSection",
     "CameraSection",
     "CatalogSection",
     "ComputeSection",
     "Config",
     "FacilitySection",
+    "LdapGroupSection",
+    "LdapSection",
     "LimitsSection",
     "MicroscopeSection",
     "MonitorsSection",
+    "PeopleSection",
     "ProcessingSection",
     "ReleaseSection",
     "Section",

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from vitriflow.config.microscopes import MicroscopeSection
+from vitriflow.config.people import AccessSection, PeopleSection
 from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
     AcquisitionSection,
@@ -32,6 +33,8 @@ class Config(Section):
     acquisition: AcquisitionSection = AcquisitionSection()
     release: ReleaseSection = ReleaseSection()
     web: WebSection = WebSection()
+    people: PeopleSection = PeopleSection()
+    access: AccessSection = AccessSection()
     processing: ProcessingSection = ProcessingSection()
     monitors: MonitorsSection = MonitorsSection()
     microscopes: dict[str, MicroscopeSection] = Field(default_factory=dict)

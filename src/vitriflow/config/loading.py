@@ -79,6 +79,8 @@ def _anchored(config: Config, folder: Path) -> Config:
         update={
             "storage": storage,
             "microscopes": {name: _below(scope, folder) for name, scope in config.microscopes.items()},
+            "people": _below(config.people, folder),
+            "access": _below(config.access, folder),
             "processing": config.processing.model_copy(update={"parameters": parameters}),
         }
     )

@@ -56,7 +56,7 @@ _NOTHING, _FACILITY, _OURS = About.NOTHING, About.FACILITY, About.EXPERIMENT
 ACTIONS: dict[str, Action] = {
     # -- anybody, and one's own account
     "anyone": Action(Role.ANYONE, _READ, _NOTHING, "see the sign-in page"),
-    "sign-in": Action(Role.ANYONE, _WRITE, _NOTHING, "sign in or out"),
+    "sign-in": Action(Role.ANYONE, _READ, _NOTHING, "sign in or out"),
     "own.list": Action(
         Role.PERSON, _READ, _NOTHING, "list what is one's own: sessions, experiments, notices"
     ),

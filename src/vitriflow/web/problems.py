@@ -72,7 +72,7 @@ def _vitriflow_error(request: Request, error: Exception) -> Response:
         return _answer(request, 409, error)
     if isinstance(error, BadParameter | BadTemplate):
         return _answer(request, 422, error)
-    if isinstance(error, CatalogError | BadConfig):
+    if isinstance(error, CatalogError | BadConfig | DirectoryAway):
         return _answer(request, 503, error)
     return _answer(request, 409 if isinstance(error, ItemError) else 500, error)
 
