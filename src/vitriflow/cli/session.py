@@ -183,19 +183,24 @@ def status(
     out: OutOption = None,
 ) -> None:
     """Show sessions with counts that add up, and what is wrong with which exposure."""
-    from vitriflow.facility.status import session_status
+    from vitriflow.facility.status import all_alarms, session_status
 
-    catalog = open_catalog(configured(config, out))
+    settled = configured(config, out)
+    catalog = open_catalog(settled)
     try:
         found = session_status(catalog, session)
+        alarms = all_alarms(catalog)
     finally:
         catalog.close()
     if json:
         sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
         return
     console = Console()
+    for alarm in alarms:
+        when = f"{alarm['raised_at']:%Y-%m-%d %H:%M} UTC"
+        _say(console, f"{alarm['severity'].upper()} since {when}: {alarm['text']}")
     if not found:
-        console.print("No sessions yet. Start one with: vitriflow run FOLDER")
+        _say(console, "No sessions yet. Start one with: vitriflow run FOLDER, or vitriflow start")
         return
     table = Table("session", "state", "in", "done", "rejected", "quarantined", "failed", "open", box=None)
     for entry in found:
@@ -203,9 +208,23 @@ def status(
         table.add_row(entry["session"], entry["state"], *numbers)
     console.print(table)
     for entry in found:
+        if entry.get("spans"):
+            _say(
+                console, f"{entry['session']}: {_spans(entry['spans'], settled.acquisition.scan_interval_s)}"
+            )
         for problem in entry.get("problems", []):
             for line in (f"  {problem['status']:12} {problem['exposure']}", f"{'':15}{problem['reason']}"):
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                _say(console, line)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _spans(spans: dict[str, Any], scan_interval_s: float) -> str:
+    """Latency in words: medians, with 95th percentiles in brackets."""
+    parts = [f"{name} {span['p50_s']:.1f} s ({span['p95_s']:.1f})" for name, span in spans.items()]
+    return f"first seen to {', '.join(parts)}; p50 (p95), looked every {scan_interval_s:g} s"
 
 
 def explain(

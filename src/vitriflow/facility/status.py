@@ -3,13 +3,25 @@
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Attempt, Catalog, Exposure, ExposureState, Measure, Processing, Session, Task
+from vitriflow.catalog import (
+    Attempt,
+    Catalog,
+    Exposure,
+    ExposureState,
+    Measure,
+    Processing,
+    Session,
+    SessionState,
+    Task,
+)
+from vitriflow.catalog.views import span_stats
 from vitriflow.elogbook import find_session
 from vitriflow.errors import BadParameter
-from vitriflow.pipeline import CameraFile, Link, counts, explain
+from vitriflow.monitors import open_alarms
+from vitriflow.pipeline import CameraFile, Counts, Link, Tally, counts, explain
 
 _PROBLEMS_SHOWN = 20
 
@@ -29,8 +41,8 @@ def session_status(catalog: Catalog, key: str | None = None) -> list[dict[str, A
     """
     only = find_session(catalog, key).id if key is not None else None
 
-    def work(orm: OrmSession) -> list[tuple[Session, Processing]]:
-        query = select(Session, Processing).join(Processing, Processing.session_id == Session.id)
+    def work(orm: OrmSession) -> list[tuple[Session, Processing | None]]:
+        query = select(Session, Processing).outerjoin(Processing, Processing.session_id == Session.id)
         if only is not None:
             query = query.where(Session.id == only)
         return [(row[0], row[1]) for row in orm.execute(query.order_by(Session.id.desc(), Processing.id))]
@@ -40,25 +52,37 @@ def session_status(catalog: Catalog, key: str | None = None) -> list[dict[str, A
         entry: dict[str, Any] = {
             "session": session.key,
             "state": session.state,
-            "processing": processing.name,
+            "processing": processing.name if processing else None,
             "source": session.source,
-            "root": processing.root,
-            **_counted(catalog, processing.id),
+            "root": processing.root if processing else session.root,
+            **_counted(catalog, processing.id if processing else None, session.id),
             "files": session.survey,
         }
+        if only is not None or session.state == SessionState.ACTIVE:
+            entry["spans"] = catalog.read(lambda orm, number=session.id: span_stats(orm, number))  # type: ignore[misc]
+            entry["alarms"] = catalog.read(lambda orm, number=session.id: open_alarms(orm, number))  # type: ignore[misc]
         if only is not None:
-            entry["problems"] = _problems(catalog, processing.id)
+            entry["problems"] = _problems(catalog, processing.id) if processing else []
         entries.append(entry)
     return entries
 
 
-def _counted(catalog: Catalog, processing_id: int) -> dict[str, Any]:
-    found = counts(catalog, processing_id)
+def _counted(catalog: Catalog, processing_id: int | None, session_id: int) -> dict[str, Any]:
+    if processing_id is None:
+        mine = select(func.count()).select_from(Exposure).where(Exposure.session_id == session_id)
+        found = Counts(Tally(), {}, catalog.read(lambda orm: orm.scalar(mine)) or 0)
+    else:
+        found = counts(catalog, processing_id)
     return {
         "counts": asdict(found.exposures),
         "arriving": found.arriving,
         "nodes": {name: asdict(tally) for name, tally in found.nodes.items()},
     }
+
+
+def all_alarms(catalog: Catalog) -> list[dict[str, Any]]:
+    """Alarms of the whole facility that aren't over, newest first."""
+    return catalog.read(open_alarms)
 
 
 def _problems(catalog: Catalog, processing_id: int) -> list[dict[str, Any]]:

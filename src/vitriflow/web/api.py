@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 import vitriflow
 from vitriflow.catalog import views
+from vitriflow.monitors import open_alarms
 from vitriflow.web import models
 from vitriflow.web.auth import Caller, needs, while_allowed
 from vitriflow.web.detail import as_json, find_detail
@@ -118,6 +119,8 @@ def session(request: Request, key: SessionKey, processing: ProcessingName = None
             "survey": scene.session.survey,
             "unknown": views.unknown_files(db, scene.session.id),
             "nodes": [asdict(node) for node in node_counts(site, db, scene)],
+            "alarms": open_alarms(db, scene.session.id),
+            "spans": views.span_stats(db, scene.session.id),
         }
 
     return json_answer(site.read(work))

@@ -101,6 +101,29 @@ class SessionAnswer(BaseModel):
     summary: SummaryAnswer
 
 
+class AlarmAnswer(BaseModel):
+    """Something that's wrong and isn't over."""
+
+    id: int
+    rule: str
+    subject: str
+    microscope: str | None
+    severity: str
+    text: str
+    value: float | None
+    raised_at: datetime
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+
+
+class SpanAnswer(BaseModel):
+    """How long exposures took from being first seen to one moment (s)."""
+
+    n: int
+    p50_s: float
+    p95_s: float
+
+
 class SessionDetailAnswer(SessionAnswer):
     """A session with its nodes, imaging parameters and what its folder holds."""
 
@@ -108,6 +131,8 @@ class SessionDetailAnswer(SessionAnswer):
     survey: dict[str, Any]
     unknown: list[str]  # the newest 50 files that no recogniser claims
     nodes: list[NodeCounts]
+    alarms: list[AlarmAnswer]  # of this session, and of disks and services
+    spans: dict[str, SpanAnswer]  # complete, copied, proved, queued, finished; over its newest exposures
 
 
 class SessionsAnswer(BaseModel):

@@ -40,6 +40,7 @@ from vitriflow.catalog.views.shapes import (
     SessionView,
     TaskView,
 )
+from vitriflow.catalog.views.spans import span_stats
 
 __all__ = [
     "EXPOSURE",
@@ -70,6 +71,7 @@ __all__ = [
     "reasons",
     "records_of",
     "sample_records",
+    "span_stats",
     "tasks_of",
     "unknown_files",
 ]

@@ -109,8 +109,8 @@ class AcquireService:
         self._share()
         sessions = self.catalog.read(lambda orm: _sessions(orm, list(self._held)))
         self._jobs = {
-            session.key: self._job(session, microscope)
-            for session, microscope in sessions
+            session.key: self._job(session)
+            for session, _ in sessions
             if self._has_source(session) and not (self.once and self._ended(session.key))
         }
 
@@ -118,16 +118,9 @@ class AcquireService:
         """With ``once``: whether a session's child has been there and ended."""
         return key in self._started and key not in self._children.pids()
 
-    def _job(self, session: Session, microscope: str) -> Job:
-        config = self.config
-        limit = config.microscopes[microscope].limits.copy_bytes_per_s
-        if limit is not None:
-            given = config.acquisition.bandwidth_bytes_per_s
-            capped = limit if given is None else min(limit, given)
-            section = config.acquisition.model_copy(update={"bandwidth_bytes_per_s": capped})
-            config = config.model_copy(update={"acquisition": section})
+    def _job(self, session: Session) -> Job:
         drain = self.once or session.state != SessionState.ACTIVE
-        text = Assignment(config, session.id, drain).as_text()
+        text = Assignment(self.config, session.id, drain).as_text()
         says = f"The acquisition of session {session.key}"
         return Job(child_command(), says, text, quiet_codes=(0, BUSY), pause_s=60.0 if drain else 5.0)
 
