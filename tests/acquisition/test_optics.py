@@ -152,6 +152,8 @@ def pattern(spacing: float, scatter: float, visits: int, seed: int = 3) -> tuple
         ("beam_shift", 0.03, 0.002),
         ("image_shift", 2.0, 0.05),
         ("image_shift", 1.2, 0.02),
+        ("beam_shift", 1.0, 0.04),
+        ("beam_shift", 40.0, 1.0),  # units that we don't know
     ],
 )
 def test_a_pattern_of_nine_gives_nine(basis: str, spacing: float, scatter: float) -> None:

@@ -145,6 +145,8 @@ class _Reader:
         entry.grid_square, entry.foil_hole = square, hole
         if found.kind == FileKind.MOVIE:
             self._movie(key, entry)
+        elif found.kind == FileKind.MONTAGE and key.lower().endswith(".st"):
+            self._stack(key, entry)
         elif found.kind in _BESIDE:
             entry.exposure = self._exposure(key)
             if found.kind == FileKind.METADATA:
@@ -169,6 +171,16 @@ class _Reader:
         entry.metadata = metadata.details
         entry.tilt_series = metadata.details.get("tilt_series")
         entry.software = _software(entry.software, metadata.details.get("software"))
+
+    def _stack(self, key: str, entry: Entry) -> None:
+        """``.st`` is a montage, unless it's called after a tilt series or its mdoc says so."""
+        self._join(key, entry)
+        mdoc = self._full.get(f"{key}.mdoc") if self._read else None
+        content = self._finder.content(mdoc) if mdoc is not None else None
+        if isinstance(content, Mdoc) and content.kind == "tilt series":
+            entry.tilt_series = entry.tilt_series or series_of_mdoc(f"{key}.mdoc", content)
+        if entry.tilt_series is not None:
+            entry.kind = FileKind.PREVIEW
 
     def _exposure(self, key: str) -> str | None:
         stem = plain_stem(key)

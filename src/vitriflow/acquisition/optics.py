@@ -12,6 +12,7 @@ within groups and the distance of groups as soon as the exposures show both.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from vitriflow.acquisition.recognisers import recognise
@@ -20,6 +21,7 @@ BEAM_SHIFT, IMAGE_SHIFT, NAME, NONE = "beam_shift", "image_shift", "name", "none
 # In the units of the program that wrote them: EPU's are about 25 um each, SerialEM's are um.
 START_RADIUS = {BEAM_SHIFT: 0.012, IMAGE_SHIFT: 0.25}
 _POINTS_PER_GROUP = 16  # enough for a centre; more would only cost
+_SPREAD_AT, _SPREAD, _SHARE = 8, 25.0, 0.3  # see OpticsGroups._look_at_spacing
 _FIRST_LOOK = 16  # points before scatter and distances are looked at; then at each doubling
 _MOST_POINTS = 2048
 _WINDOW = (0.25, 2.0)  # how far from the first radius one from data may be
@@ -177,11 +179,19 @@ class OpticsGroups:
         return min(reach, key=lambda one: one[:2])[2] if reach else None
 
     def _look_at_spacing(self, basis: str) -> None:
+        """Choose the radius anew, at 8, 16, 32 ... shifts.
+
+        When the first eight all lie apart by far more than the radius, the pattern is a huge
+        one, or the program's units are others than we know: then a share of the distance.
+        """
         points = [point for group in self.groups if group.basis == basis for point in group.points]
         n = len(points)
-        if n < _FIRST_LOOK or n & (n - 1) or n > _MOST_POINTS:
-            return
-        self.radii[basis] = radius_from(points, START_RADIUS[basis])
+        if n == _SPREAD_AT:
+            nearest = min(math.dist(a, b) for a, b in combinations(points, 2))
+            if nearest > _SPREAD * self.radii[basis]:
+                self.radii[basis] = _SHARE * nearest
+        elif _FIRST_LOOK <= n <= _MOST_POINTS and not n & (n - 1):
+            self.radii[basis] = radius_from(points, self.radii[basis])
 
 
 def radius_from(points: Sequence[tuple[float, float]], start: float) -> float:

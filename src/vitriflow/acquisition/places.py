@@ -85,7 +85,7 @@ def place_of(file: FileSeen, *, read: bool = True) -> PlaceNews | None:
             stage = (said.stage_x_um, said.stage_y_um)
     image = path.suffix.lower() in _IMAGES and not (kind == "atlas" and path.name.lower().startswith("tile"))
     parent = square if kind == "foil_hole" else None
-    return PlaceNews(kind, str(name), parent, file.key, image, stage)
+    return PlaceNews(kind, str(name)[:128], parent, file.key, image, stage)
 
 
 def _atlas(path: PurePosixPath) -> str:
@@ -110,6 +110,7 @@ class SessionBook:
         self._session_id = session_id
         self._groups: OpticsGroups | None = None
         self._group_rows: dict[int, OpticsGroup] = {}
+        self._places: dict[tuple[str, str], Place] = {}
 
     # -- exposures ------------------------------------------------------------------------
 
@@ -124,9 +125,9 @@ class SessionBook:
             The details that it had before, if any: an exposure that has its group keeps it.
         """
         details = dict(row.details or {})
-        row.grid_square = _text(details.get("grid_square"))
-        row.foil_hole = _text(details.get("foil_hole"))
-        row.tilt_series = _text(details.get("tilt_series"))
+        row.grid_square = _text(details.get("grid_square"), 128)
+        row.foil_hole = _text(details.get("foil_hole"), 128)
+        row.tilt_series = _text(details.get("tilt_series"), 256)
         angle = details.get("tilt_angle_deg") if row.tilt_series else None
         row.tilt_angle_deg = float(angle) if isinstance(angle, int | float) else None
         basis = (before or {}).get(_GROUPED)
@@ -160,12 +161,7 @@ class SessionBook:
                 ):
                     radii[row.basis] = float(row.details["radius"])
                     radii[f"n {row.basis}"] = row.details.get("n_basis", 0)
-            groups = [
-                Group(
-                    row.number, row.basis, row.details.get("label"), [tuple(p) for p in row.details["points"]]
-                )
-                for row in rows
-            ]
+            groups = [Group(row.number, row.basis, row.details.get("label"), _points(row)) for row in rows]
             self._groups = OpticsGroups(groups, {k: v for k, v in radii.items() if not k.startswith("n ")})
         return self._groups
 
@@ -196,14 +192,16 @@ class SessionBook:
             row.stage_x_um, row.stage_y_um = news.stage_um
 
     def _place(self, kind: str, name: str, parent: str | None) -> Place:
+        known = self._places.get((kind, name))
         query = select(Place).where(
             Place.session_id == self._session_id, Place.kind == kind, Place.name == name
         )
-        row = self._orm.scalar(query)
+        row = known or self._orm.scalar(query)
         if row is None:
             row = Place(session_id=self._session_id, kind=kind, name=name, parent=parent, details={})
             self._orm.add(row)
             self._orm.flush()
+        self._places[kind, name] = row
         row.parent = row.parent or parent
         return row
 
@@ -235,6 +233,16 @@ class SessionBook:
         row.details = {**known, "tilts": with_prior_doses(tilts)}
 
 
+def _points(row: OpticsGroup) -> list[tuple[float, float]]:
+    """The shifts that a group was founded on; its centre, when nobody noted them."""
+    points = row.details.get("points")
+    if points:
+        return [(float(x), float(y)) for x, y in points]
+    if row.centre_x is None or row.centre_y is None:
+        return []
+    return [(row.centre_x, row.centre_y)]
+
+
 def with_prior_doses(tilts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Tilts in the order in which they were taken, with the dose that the specimen had before each (e/A^2).
 
@@ -254,8 +262,8 @@ def with_prior_doses(tilts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
     return found
 
 
-def _text(value: object) -> str | None:
-    return str(value) if value not in (None, "") else None
+def _text(value: object, longest: int) -> str | None:
+    return str(value)[:longest] if value not in (None, "") else None
 
 
 def _better(key: str, known: str | None) -> bool:
