@@ -26,7 +26,7 @@ from vitriflow.steps import Artifact, Context, Kind, find_step, run_step
 
 SHAPE = (2048, 2048)
 TIMED_SHAPE = (4096, 4096)
-FIRST_SEED = 7001
+FIRST_SEED = 9101
 USUAL_A = 120.0
 SPREAD = 0.13  # of the range that RELION is given, on either side of the diameter
 

@@ -1,6 +1,7 @@
 """Picking: what is found, what isn't, and what is refused."""
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,9 +15,17 @@ from scipy.optimize import linear_sum_assignment
 from vitriflow.errors import BadImage, BadParameter, Reason
 from vitriflow.kernels.pick import Picks, pick
 from vitriflow.simulate import MotionSpec, MovieSpec, simulate_movie
+from vitriflow.steps.threads import torch_threads
 
 STILL = MotionSpec(settling_A=0, drift_A=0, jitter_A=0, doming_A=0, blur=False)
 DIAMETER_A = 120.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As the step does it: more threads only wait for each other on images so small."""
+    with torch_threads(1):
+        yield
 
 
 @cache
@@ -98,6 +107,18 @@ def test_a_few_particles_are_found_and_the_noise_is_not() -> None:
     image, truth = micrograph(n_particles=8)
     picks = pick(image, 1.0, DIAMETER_A)
     assert score(picks, truth, image.shape) >= 0.9
+
+
+@pytest.mark.parametrize("seed", [21, 22])
+def test_faint_particles_that_no_blob_filter_shows_are_found_by_a_learnt_template(seed: int) -> None:
+    """A third of the phantom's own contrast: blobs don't stand out from the noise anywhere."""
+    image, truth = micrograph(contrast=0.35, dose_per_frame_e_per_A2=40.0, shape=(2048, 2048), seed=seed)
+    blobs = pick(image, 1.0, DIAMETER_A, learn=False)
+    assert score(blobs, truth, image.shape) < 0.8
+    picks = pick(image, 1.0, DIAMETER_A)
+    assert picks.method == "learnt"
+    assert score(picks, truth, image.shape) >= 0.85
+    assert picks.expected_f1 == pytest.approx(score(picks, truth, image.shape), abs=0.12)
 
 
 def test_crowded_particles_are_told_apart() -> None:
@@ -212,6 +233,57 @@ def test_any_dtype_is_taken(dtype: type) -> None:
     assert score(picks, truth, image.shape) >= 0.95
 
 
+@pytest.mark.parametrize("pixel_A", [0.2, 0.5, 2.0, 10.0])
+def test_the_pixel_size_only_counts_against_the_diameter(pixel_A: float) -> None:
+    image, _ = micrograph()
+    usual = pick(image, 1.0, DIAMETER_A)
+    scaled = pick(image, pixel_A, pixel_A * DIAMETER_A)
+    np.testing.assert_allclose(scaled.accepted, usual.accepted, atol=1e-3)
+
+
+@pytest.mark.parametrize("pixel_A", [0.2, 10.0])
+def test_extreme_pixel_sizes_are_answered_or_refused_by_name(pixel_A: float) -> None:
+    """The same 120 A on the same image: 600 px is more than a quarter of it, 12 px is small but enough."""
+    image, _ = micrograph()
+    if pixel_A == 0.2:
+        with pytest.raises(BadImage, match="pixel_size_A") as refused:
+            pick(image, pixel_A, DIAMETER_A)
+        assert refused.value.reason == Reason.PARAMETER
+    else:
+        picks = pick(image, pixel_A, DIAMETER_A)
+        assert np.isfinite(picks.coordinates).all()
+
+
+def test_saturated_pixels_spoil_nothing() -> None:
+    image, truth = micrograph()
+    rng = np.random.default_rng(8)
+    counts = np.clip(image, 0, np.quantile(image, 0.97))  # all bright ones at the camera's limit
+    counts[rng.random(image.shape) < 1e-4] = 65535.0  # and cosmic rays at the file's
+    assert score(pick(counts.astype(np.uint16), 1.0, DIAMETER_A), truth, image.shape) >= 0.9
+
+
+@pytest.mark.parametrize("shape", [(1023, 1301), (1536, 700), (701, 1536)])
+def test_odd_and_oblong_images_are_picked(shape: tuple[int, int]) -> None:
+    image, truth = micrograph()
+    part = image[: shape[0], : shape[1]]
+    inside = truth[(truth < np.array(part.shape)).all(axis=1)]
+    assert score(pick(part, 1.0, DIAMETER_A), inside, part.shape) >= 0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4096), (16, 16), (100, 100)])
+def test_images_too_small_for_the_particle_are_refused_by_name(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    with pytest.raises(BadImage) as refused:
+        pick(image, 1.0, DIAMETER_A)
+    assert refused.value.reason in {Reason.PARAMETER, Reason.CONSTANT}
+
+
+def test_a_stack_is_not_a_micrograph() -> None:
+    with pytest.raises(BadImage) as refused:
+        pick(np.zeros((3, 400, 400), dtype=np.float32), 1.0, 50.0)
+    assert refused.value.reason == Reason.WRONG_SIZE
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [(0.0, Reason.ALL_ZERO), (7.0, Reason.CONSTANT), (math.nan, Reason.NOT_FINITE)],
@@ -231,7 +303,7 @@ def test_a_single_pixel_that_is_not_finite_is_refused(bad: float) -> None:
     assert refused.value.reason == Reason.NOT_FINITE
 
 
-@pytest.mark.parametrize("diameter_A", [3.0, 390.0])
+@pytest.mark.parametrize("diameter_A", [1.5, 3.0, 390.0, 4000.0])
 def test_a_diameter_that_makes_no_sense_is_refused(diameter_A: float) -> None:
     image = np.random.default_rng(0).normal(size=(400, 400)).astype(np.float32)
     with pytest.raises(BadImage, match="particle_diameter_A") as refused:
@@ -243,6 +315,16 @@ def test_a_range_upside_down_is_refused() -> None:
     image = np.random.default_rng(0).normal(size=(400, 400)).astype(np.float32)
     with pytest.raises(BadParameter, match="min_diameter_A"):
         pick(image, 2.0, 120.0, min_diameter_A=100.0, max_diameter_A=80.0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_picks_the_same_particles() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    image, _ = micrograph()
+    here, there = pick(image, 1.0, DIAMETER_A), pick(image, 1.0, DIAMETER_A, device="cuda:0")
+    assert f1(there.accepted, here.accepted, image.shape, 2.0, 0.0) >= 0.99
+    assert there.threshold == pytest.approx(here.threshold, abs=0.02)
 
 
 def real_scores(

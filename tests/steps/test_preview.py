@@ -1,8 +1,11 @@
 """The preview step: three small pictures that page and picks agree on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
 from vitriflow.formats import write_mrc
@@ -72,3 +75,57 @@ def test_a_micrograph_with_nan_is_quarantined_and_leaves_no_picture(tmp_path: Pa
     assert result.status == Status.QUARANTINED
     assert result.reason_code == "image.not_finite"
     assert not [path for path in (tmp_path / "previews").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("shape", [(701, 1303), (2000, 90), (3, 5), (2, 2)])
+def test_odd_oblong_and_tiny_images_are_shown(tmp_path: Path, shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(2).normal(20.0, 4.0, shape)
+    result = made(tmp_path, {"micrograph": artifact(tmp_path, "mic", Kind.MICROGRAPH, image)})
+    assert result.status == Status.DONE, result.reason
+    with Image.open(result.outputs["micrograph"].path) as picture:
+        assert picture.size == (result.width, result.height)
+        assert max(picture.size) == min(1024, max(shape))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.float16])
+def test_any_dtype_is_shown_alike(tmp_path: Path, dtype: type) -> None:
+    image = micrograph().clip(0, 120).round()
+    context = Context(out=tmp_path / "out", item="mic")
+    path = tmp_path / "mic.mrc"
+    context.keep(path, image.astype(dtype))
+    given = {"micrograph": Artifact(kind=Kind.MICROGRAPH, path=path, pixel_size_A=1.0)}
+    result = run_step(Preview(), given, PreviewParameters(), context)
+    with Image.open(result.outputs["micrograph"].path) as picture:
+        shown = np.asarray(picture).astype(float)
+    assert shown[:70].mean() > shown[200:].mean() + 60
+
+
+def test_a_few_saturated_pixels_do_not_dim_the_rest(tmp_path: Path) -> None:
+    image = micrograph()
+    image[np.random.default_rng(3).random(image.shape) < 1e-4] = 65535.0
+    result = made(tmp_path, {"micrograph": artifact(tmp_path, "mic", Kind.MICROGRAPH, image)})
+    with Image.open(result.outputs["micrograph"].path) as picture:
+        shown = np.asarray(picture).astype(float)
+    assert shown[:70].mean() > shown[200:].mean() + 60
+
+
+def test_a_constant_image_is_a_grey_picture(tmp_path: Path) -> None:
+    image = np.full((300, 400), 7.0)
+    result = made(tmp_path, {"micrograph": artifact(tmp_path, "mic", Kind.MICROGRAPH, image)})
+    with Image.open(result.outputs["micrograph"].path) as picture:
+        assert np.ptp(np.asarray(picture).astype(int)) == 0
+
+
+def test_pictures_are_made_on_one_thread_and_others_keep_theirs(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    seen = []
+
+    class Watched(Preview):
+        def _pictures(self, *given: Any) -> PreviewResult:
+            seen.append(torch.get_num_threads())
+            return super()._pictures(*given)
+
+    inputs = {"micrograph": artifact(tmp_path, "mic", Kind.MICROGRAPH, micrograph())}
+    run_step(Watched(), inputs, PreviewParameters(), Context(out=tmp_path, item="m", threads=2))
+    assert seen == [1]
+    assert torch.get_num_threads() == before

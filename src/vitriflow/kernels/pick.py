@@ -100,20 +100,41 @@ def _checked_range(diameter_A: float, low: float | None, high: float | None) -> 
     return low, high
 
 
-def _scores(
-    prepared: Prepared, diameters: tuple[float, ...], method: str, learn: bool
-) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """The score map that tells particles best, the same of the inverted image, and which it is."""
+def _judged(
+    scores: torch.Tensor, inverted: torch.Tensor, allowed: torch.Tensor, distance: float
+) -> tuple[Peaks, Cut]:
+    """Peaks of a score map, and where to cut them by those of the inverted image."""
+    peaks = find_peaks(scores, allowed, distance, KEEP_FLOOR)
+    decoys = find_peaks(inverted, allowed, distance, JUDGE_FLOOR)
+    return peaks, automatic_threshold(peaks.heights[peaks.heights > JUDGE_FLOOR], decoys.heights)
+
+
+def _best_peaks(
+    prepared: Prepared,
+    allowed: torch.Tensor,
+    diameters: tuple[float, ...],
+    distance: float,
+    method: str,
+    learn: bool,
+) -> tuple[Peaks, Cut, str]:
+    """Peaks of the score map that tells particles best, their cut, and which map it is."""
     maps = torch.stack(blob_scores(prepared, diameters, method))
     blobs, inverted = maps.amax(dim=0), (-maps).amax(dim=0)
+    learnt = None
     if learn:
         rings = blob_scores(prepared, tuple(ring * prepared.diameter for ring in RINGS), "log")
         learnt = learnt_scores(prepared, [blobs, *rings])
-        if learnt is not None:
-            lean = skewness(learnt, prepared.good)
-            if lean > max(LEARNT_SKEWNESS, LEARNT_GAIN * skewness(blobs, prepared.good)):
-                return learnt, -learnt, "learnt"
-    return blobs, inverted, method
+    if learnt is None:
+        return *_judged(blobs, inverted, allowed, distance), method
+    of_learnt = _judged(learnt, -learnt, allowed, distance)
+    lean = skewness(learnt, prepared.good)
+    if lean > max(LEARNT_SKEWNESS, LEARNT_GAIN * skewness(blobs, prepared.good)):
+        return *of_learnt, "learnt"
+    of_blobs = _judged(blobs, inverted, allowed, distance)
+    # Where blobs show nothing beyond chance, a template may still show faint particles
+    if of_learnt[1].present and not of_blobs[1].present:
+        return *of_learnt, "learnt"
+    return *of_blobs, method
 
 
 def pick(
@@ -177,12 +198,8 @@ def pick(
     empty = Peaks(np.zeros((0, 2)), np.zeros(0))
     peaks, cut, used = empty, Cut(math.inf, 0.0, False), method
     if bool(allowed.any()):
-        scores, inverted, used = _scores(
-            prepared, _blob_diameters(low / binned_A, high / binned_A), method, learn
-        )
-        peaks = find_peaks(scores, allowed, distance, KEEP_FLOOR)
-        decoys = find_peaks(inverted, allowed, distance, JUDGE_FLOOR)
-        cut = automatic_threshold(peaks.heights[peaks.heights > JUDGE_FLOOR], decoys.heights)
+        diameters = _blob_diameters(low / binned_A, high / binned_A)
+        peaks, cut, used = _best_peaks(prepared, allowed, diameters, distance, method, learn)
     limit = cut.threshold if threshold is None else threshold
     if max_picks is not None and (peaks.heights >= limit).sum() > max_picks:
         limit = float(peaks.heights[max_picks - 1]) if max_picks > 0 else math.inf

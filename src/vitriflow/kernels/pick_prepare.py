@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from vitriflow.errors import BadImage, Reason
 from vitriflow.kernels.fourier import fourier_crop, frequencies
 from vitriflow.kernels.mask import artefact_mask, blank_rim
+from vitriflow.kernels.outliers import tamed
 
 __all__ = ["Prepared", "blur", "prepare"]
 
@@ -159,7 +160,7 @@ def prepare(
             "an image over most of its area",
             f"only {inner.shape[0]} x {inner.shape[1]} pixels that aren't padding",
         )
-    image = _binned(inner, diameter / BINNED_DIAMETER)
+    image = _binned(tamed(inner), diameter / BINNED_DIAMETER)
     scale = (inner.shape[0] / image.shape[0], inner.shape[1] / image.shape[1])
     binned_diameter = diameter / math.sqrt(scale[0] * scale[1])
     if contrast == "bright":

@@ -22,6 +22,8 @@ __all__ = ["Peaks", "blob_scores", "find_peaks", "learnt_scores", "skewness"]
 
 DOG_RATIO = 1.6  # of the two Gaussians' widths: closest to a Laplacian (Marr & Hildreth 1980)
 ROUNDS = 4
+MORE_ROUNDS = 4  # where particles are faint, or aren't there
+FAINT = 0.5  # a skewness below which it's one of the two
 TEMPLATE_RADIUS = 0.8  # of the template, in diameters
 SEED_FLOOR = 0.7  # standard deviations; lower peaks are never the best, only slow
 BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.3, 5, 400
@@ -214,7 +216,9 @@ def _learn(
     shape = (white.shape[0], white.shape[1])
     radius = math.ceil(TEMPLATE_RADIUS * diameter)
     scores = start
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS + MORE_ROUNDS):
+        if turn == ROUNDS and skewness(scores, good) > FAINT:
+            break
         peaks = find_peaks(scores, good, 0.6 * diameter, SEED_FLOOR)
         best = peaks.positions[: max(3 * MIN_SEEDS, round(BEST_PART * len(peaks.positions)))]
         profile = _profile(white, best, radius)

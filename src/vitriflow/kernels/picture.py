@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vitriflow.errors import BadImage, Reason
 from vitriflow.kernels.fourier import fourier_crop
+from vitriflow.kernels.outliers import tamed
 
 __all__ = ["grey", "halves_grey", "shrink", "spectrum_grey"]
 
@@ -65,7 +66,7 @@ def shrink(array: torch.Tensor | NDArray[Any], longest: int) -> torch.Tensor:
     if factor <= 1.0:
         return image
     new = (max(2, round(height / factor)), max(2, round(width / factor)))
-    spectrum = torch.fft.rfft2(image)
+    spectrum = torch.fft.rfft2(tamed(image))
     cropped = fourier_crop(spectrum, (height, width), new)
     small: torch.Tensor = torch.fft.irfft2(cropped, s=new) * (new[0] * new[1] / (height * width))
     return small
