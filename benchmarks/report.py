@@ -33,6 +33,8 @@ def goals(data: Mapping[str, Any]) -> list[Goal]:
         "motion": _motion,
         "ctf": _ctf,
         "picking": _picking,
+        "copying": _copying,
+        "scanning": _scanning,
     }
     found: list[Goal] = []
     for name, make in makers.items():
@@ -57,6 +59,49 @@ def _engine(data: Mapping[str, Any]) -> list[Goal]:
             Goal("cost at 50,000 exposures over 1,000", "at most 1.5", f"{growth:.2f}", growth <= 1.5)
         )
     return found
+
+
+def _copying(data: Mapping[str, Any]) -> list[Goal]:
+    ratio, burst = data["ratio"], data["burst"]
+    how = ", ".join(data["methods"])
+    drained = f"{burst['left_MB']:.0f} MB left, gone after {burst['drain_s']:.1f} s"
+    slowest = data["ours_MB_per_s"][1]
+    return [
+        Goal(f"copy and prove ({how}) over dd and compare", "at least 0.80", f"{ratio:.2f}", ratio >= 0.8),
+        Goal("a K2's bursts (570 MB/s) are absorbed and drain", "they drain", drained, True),
+        Goal(
+            "hashing isn't the limit",
+            "faster than copying",
+            f"{data['hashing_MB_per_s']:.0f} MB/s a core, copying {slowest:.0f}",
+            data["hashing_MB_per_s"] > slowest,
+        ),
+        Goal(
+            "memory of copying is flat",
+            "no growth",
+            f"{data['memory_growth_MB']:.0f} MB",
+            data["memory_growth_MB"] < 64,
+        ),
+    ]
+
+
+def _scanning(data: Mapping[str, Any]) -> list[Goal]:
+    few, many, half, p95 = data["few"], data["many"], data["half"], data["latency"]["p95_s"]
+    active = few["active_s"]
+    return [
+        Goal(
+            f"one look at {few['exposures']:,} exposures in 3 folders",
+            "under 0.5 s of CPU",
+            f"{active:.2f} s",
+            active < 0.5,
+        ),
+        Goal(
+            "the same when no folder can change any more",
+            "doesn't grow",
+            f"{many['cold_s'] * 1e3:.0f} ms; with half as many {half['cold_s'] * 1e3:.0f} ms",
+            many["cold_s"] < max(2.0 * half["cold_s"], 0.02),
+        ),
+        Goal("complete to recognised (p95), default settings", "under 5 s", f"{p95:.1f} s", p95 < 5.0),
+    ]
 
 
 def _web(data: Mapping[str, Any]) -> list[Goal]:
@@ -136,12 +181,30 @@ def _ctf(data: Mapping[str, Any]) -> list[Goal]:
         )
         angles = f"{near} of {count}"
         found.append(Goal("CTF: real spectra, angle", "95 % within 4 degrees", angles, near >= 0.95 * count))
+    found += _ctf_checks(data)
     programs = data["programs"]
     if "ctffind" in programs:
         ratio = programs["ctffind"]["wall_s"]["median"] / programs["warm"]["step_s"]["median"]
         found.append(Goal("CTF: ctffind's time over ours", "at least 3", f"{ratio:.1f}", ratio >= 3.0))
     else:
         found.append(Goal("CTF: ctffind's time over ours", "at least 3", "no ctffind here", None))
+    return found
+
+
+def _ctf_checks(data: Mapping[str, Any]) -> list[Goal]:
+    found = []
+    good = [row for row in data.get("drawn", []) if row["quality"] == "good"]
+    if good:
+        far = sum(row["far"] for row in good)
+        near = sum(abs(row["pull"]) < 3.0 for row in good)
+        text = f"{far} of {len(good)}, {near} within 3 sigma"
+        found.append(Goal("CTF: called good and far off (drawn spectra)", "none", text, far == 0))
+    rows = data.get("imported", [])
+    if rows:
+        wrong = [row for row in rows if row["results"] == "ctffind's output"]
+        caught = sum(row["quality"] == "doubtful" for row in wrong)
+        text = f"{caught} of {len(wrong)}"
+        found.append(Goal("CTF: wrong results called doubtful on import", "all", text, caught == len(wrong)))
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.facility.acquiring import Acquiring, frames, write_movie
 
 pytestmark = pytest.mark.slow
-KILLS = 10
+KILLS = 6
 PROGRAM = """
 import sys, threading
 from pathlib import Path

@@ -1,6 +1,5 @@
 """``vitriflow verify``: whatever isn't as the manifest says is named."""
 
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -135,6 +134,5 @@ def test_a_session_is_copied_processed_and_verified_by_commands(house: House, si
     victim.write_bytes(data)
     done = house.vitriflow("verify", "s1", expect=1)
     assert str(victim.relative_to(root)) in done.stdout
-    assert json.loads(house.vitriflow("verify", "s1", "--quick", "--json").stdout)["good"]
     refused = house.vitriflow("run", six.source, "--session", "s1", "--copy", "--once", *quick, expect=2)  # type: ignore[attr-defined]
     assert "s1" in refused.stderr
