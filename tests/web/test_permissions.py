@@ -133,7 +133,7 @@ def test_a_route_about_an_experiment_has_to_name_one() -> None:
     @app.get("/vague", dependencies=[needs("session.read")])
     def vague() -> None: ...
 
-    with pytest.raises(RuntimeError, match="/vague needs session.read"):
+    with pytest.raises(RuntimeError, match=r"/vague needs session\.read"):
         check_declared(app)
 
 

@@ -6,9 +6,11 @@ import typer
 
 import vitriflow
 from vitriflow.cli.archive import archive, recall
-from vitriflow.cli.backup import backup, upgrade
+from vitriflow.cli.backup import backup, rebuild, upgrade
+from vitriflow.cli.client import get, login, ls
 from vitriflow.cli.demo import demo
 from vitriflow.cli.gain import gain
+from vitriflow.cli.people import access, audit, people_app
 from vitriflow.cli.recognise import recognise
 from vitriflow.cli.release import hold, release
 from vitriflow.cli.service import acquire, install_services, pause, process, resume, start, stop, up
@@ -45,12 +47,16 @@ for command in (
     recall,
     backup,
     upgrade,
+    rebuild,
     verify,
 ):
     app.command()(command)
 for service in (up, acquire, process, start, stop, pause, resume, install_services):
     app.command()(service)
 app.add_typer(step_app, name="step")
+app.add_typer(people_app, name="people")
+for about_people in (access, audit, login, ls, get):
+    app.command()(about_people)
 
 
 def _version(asked: bool) -> None:

@@ -7,8 +7,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Experiment, Helper, Microscope, Person, Sample, Session, SessionState, now
-from vitriflow.elogbook.people import members
-from vitriflow.elogbook.permissions import EXPERIMENT_ROLES, FACILITY_ROLES, Subject
+from vitriflow.elogbook.audit import audit
+from vitriflow.elogbook.experiments import find_experiment
+from vitriflow.elogbook.people import find_person, join_experiment, leave_experiment, members
+from vitriflow.elogbook.permissions import EXPERIMENT_ROLES, FACILITY_ROLES, Caller, Subject
 from vitriflow.errors import BadParameter
 
 
@@ -139,3 +141,25 @@ def revoke_helpers(orm: OrmSession, session_id: int, person: Person | None = Non
     for row in rows:
         row.revoked_at = now()
     return rows
+
+
+def set_member(orm: OrmSession, caller: Caller, experiment: str, login: str, role: str | None) -> Person:
+    """Give somebody a role in an experiment (None: end the membership), with its row in the audit log.
+
+    Raises
+    ------
+    BadParameter
+        When there's no such experiment, person or role.
+    """
+    found = find_experiment(orm, experiment)
+    person = find_person(orm, login)
+    leaves = role is None
+    changed = (
+        leave_experiment(orm, found.id, person)
+        if leaves
+        else join_experiment(orm, found.id, person, role or "")
+    )
+    what = "membership.end" if leaves else "membership.set"
+    details = {"person": person.login, "role": role or "", "changed": changed}
+    audit(orm, caller, what, f"experiment {found.name}", details)
+    return person

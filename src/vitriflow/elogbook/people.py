@@ -198,20 +198,6 @@ def leave_experiment(orm: OrmSession, experiment_id: int, person: Person) -> boo
     return bool(rows)
 
 
-def find_experiment(orm: OrmSession, name: str) -> Experiment:
-    """The experiment of that name.
-
-    Raises
-    ------
-    BadParameter
-        When there's none.
-    """
-    found = orm.scalar(select(Experiment).where(Experiment.name == name))
-    if found is None:
-        raise BadParameter("experiment", "the name of an experiment", repr(name)[:80])
-    return found
-
-
 def caller_of(orm: OrmSession, person: Person, way: str, **more: Any) -> Caller:
     """What permissions ask about somebody, as it stands now."""
     return Caller(

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Experiment, Person, Session
-from vitriflow.elogbook.access import Access, add_helper, helpers, revoke_helpers, who_may_log_in
+from vitriflow.elogbook.access import Access, add_helper, helpers, revoke_helpers, set_member, who_may_log_in
 from vitriflow.elogbook.audit import audit, list_audit
 from vitriflow.elogbook.experiments import find_experiment
 from vitriflow.elogbook.people import caller_of, find_person, list_people, members
@@ -20,7 +20,6 @@ from vitriflow.web import auth_models as models
 from vitriflow.web.api import PRINTABLE, SessionKey
 from vitriflow.web.auth import needs
 from vitriflow.web.auth_pages import own_token, person_signing_in, revoke_own
-from vitriflow.web.auth_people import set_member
 from vitriflow.web.models import ErrorAnswer
 from vitriflow.web.problems import NotFound, Unauthorised
 from vitriflow.web.site import site_of

@@ -7,8 +7,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Audit, Microscope, Person
-from vitriflow.elogbook.access import who_may_log_in
+from vitriflow.catalog import Audit, Microscope
+from vitriflow.elogbook.access import set_member, who_may_log_in
 from vitriflow.elogbook.audit import audit, list_audit
 from vitriflow.elogbook.experiments import find_experiment
 from vitriflow.elogbook.people import (
@@ -16,8 +16,6 @@ from vitriflow.elogbook.people import (
     add_person,
     end_sessions_of,
     find_person,
-    join_experiment,
-    leave_experiment,
     list_people,
     members,
     set_person,
@@ -205,28 +203,6 @@ def let_out(request: Request, caller: Opener, experiment: Name, login: Name) -> 
     except BadParameter as error:
         return _members(request, caller, experiment, str(error), 422)
     return _back(request, 2)
-
-
-def set_member(orm: OrmSession, caller: Caller, experiment: str, login: str, role: str | None) -> Person:
-    """Give somebody a role in an experiment (None: end the membership), with its row in the audit log.
-
-    Raises
-    ------
-    BadParameter
-        When there's no such experiment, person or role.
-    """
-    found = find_experiment(orm, experiment)
-    person = find_person(orm, login)
-    leaves = role is None
-    changed = (
-        leave_experiment(orm, found.id, person)
-        if leaves
-        else join_experiment(orm, found.id, person, role or "")
-    )
-    what = "membership.end" if leaves else "membership.set"
-    details = {"person": person.login, "role": role or "", "changed": changed}
-    audit(orm, caller, what, f"experiment {found.name}", details)
-    return person
 
 
 def _back(request: Request, up: int = 0) -> Response:
