@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import psutil
@@ -17,26 +15,12 @@ import psutil
 from vitriflow.catalog import Catalog, check_schema
 from vitriflow.config import Config
 from vitriflow.errors import VitriflowError
+from vitriflow.facility.doctor_microscopes import check_microscopes
+from vitriflow.facility.findings import Finding, Health
 from vitriflow.steps import find_step, step_names
 from vitriflow.storage import free_bytes
 
-
-class Health(StrEnum):
-    """How a check ended."""
-
-    GOOD = "good"
-    NOTE = "note"  # works, but somebody should know
-    BAD = "bad"  # something won't work
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check: what was looked at, how it is, in words, and what to do."""
-
-    subject: str
-    health: Health
-    text: str
-    remedy: str = ""
+__all__ = ["Finding", "Health", "examine"]
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -49,7 +33,7 @@ def examine(config: Config) -> Iterator[Finding]:
         _storage,
         _catalog,
         _steps,
-        _microscopes,
+        check_microscopes,
         _programs,
     )
     for check in checks:
@@ -217,19 +201,6 @@ def _steps(_config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding("steps", Health.GOOD, ", ".join(step_names()))
-
-
-def _microscopes(config: Config) -> Iterator[Finding]:
-    for name, scope in config.microscopes.items():
-        for field in ("gain_reference", "defects"):
-            path = getattr(scope, field)
-            if path is not None and not path.is_file():
-                yield Finding(
-                    name,
-                    Health.BAD,
-                    f"{field}: no file {path}",
-                    f"Correct microscopes.{name}.{field} in facility.toml.",
-                )
 
 
 _PROGRAMS = {
