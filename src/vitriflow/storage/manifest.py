@@ -7,6 +7,7 @@ hashes as ``b3sum --check`` reads them.
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ class Manifest:
         self.sums = path.with_suffix(".b3")
         self.repaired = _repair(path)
         self._hashes: dict[str, str] = {line.path: line.blake3 for line in read_manifest(path)}
-        self._rewrite_sums()
+        self._stale = True  # what the sums hold isn't known: written anew
+        with suppress(OSError):
+            self._rewrite_sums()
 
     def append(self, lines: Sequence[ManifestLine]) -> None:
         """Add lines and sync them to disk before returning; ones that are there already aren't repeated.
@@ -89,13 +92,16 @@ class Manifest:
         fresh = [line for line in lines if self._hashes.get(line.path) != line.blake3]
         if not fresh:
             return
-        changed = any(line.path in self._hashes for line in fresh)
+        self._stale = self._stale or any(line.path in self._hashes for line in fresh)
         _append(self.path, b"".join(orjson.dumps(line) + b"\n" for line in fresh))
         self._hashes.update({line.path: line.blake3 for line in fresh})
-        if changed:
-            self._rewrite_sums()
-        else:
-            _append(self.sums, b"".join(_sum_line(line.path, line.blake3) for line in fresh))
+        try:
+            if self._stale:
+                self._rewrite_sums()
+            else:
+                _append(self.sums, b"".join(_sum_line(line.path, line.blake3) for line in fresh))
+        except OSError:
+            self._stale = True  # it only repeats what the manifest says: written anew next time
 
     def _rewrite_sums(self) -> None:
         """Write the whole of ``manifest.b3`` anew: after a start, and when a path has other bytes now."""
@@ -105,6 +111,7 @@ class Manifest:
                 stream.write(_sum_line(path, blake3))
         temporary.chmod(0o640)
         temporary.replace(self.sums)
+        self._stale = False
 
 
 def read_manifest(path: Path) -> Iterator[ManifestLine]:
