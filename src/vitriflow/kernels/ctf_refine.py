@@ -76,6 +76,10 @@ class Refined:
         return Candidate(0.0, self.mean_A, self.astigmatism_A, self.angle_rad, self.phase_shift_rad)
 
 
+def _dot(one: Floats, two: Floats) -> float:
+    return float(np.einsum("i,i->", one, two))
+
+
 @dataclass
 class _Linear:
     """The linear half of the problem at given CTF parameters."""
@@ -168,7 +172,8 @@ class Refiner:
             ],
             axis=1,
         )[active]
-        matrix = np.array([[float(one @ two) for two in slopes] for one in slopes])
+        # einsum stays on one core: BLAS threads that wait for each other cost more than they help
+        matrix = np.array([[_dot(one, two) for two in slopes] for one in slopes])
         within = np.linalg.solve(linear.normal[np.ix_(active, active)], links)
         return matrix - links.T @ within, within
 
@@ -190,7 +195,7 @@ class Refiner:
             slopes = self._slopes(linear.modulation, derivative)
             matrix, _ = self._joint(wave, linear, slopes)
             residual = self._residual(wave, linear)
-            gradient = np.array([float(slope @ residual) for slope in slopes])
+            gradient = np.array([_dot(slope, residual) for slope in slopes])
             improved = False
             for _ in range(6):
                 damped = matrix + np.diag(np.diag(matrix) * damping + 1e-12 * np.trace(matrix) + 1e-300)
