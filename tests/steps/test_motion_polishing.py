@@ -52,9 +52,7 @@ def test_polishing_sees_the_motion_and_the_pixels_that_we_saw(relion, tmp_path, 
     _write_project(image, places, pixel)
 
     command = "--i particles.star --f post.star --corr_mic corrected_micrographs.star --m1 half1.mrc --m2 half2.mrc "
-    command += (
-        "--mask mask.mrc --o Polish/ --max_iters 0 --combine_frames --bfactors bfactors.star --j 2"
-    )
+    command += "--mask mask.mrc --o Polish/ --max_iters 0 --combine_frames --bfactors bfactors.star --j 2"
     subprocess.run(
         [relion / "relion_motion_refine", *command.split()], check=True, capture_output=True, timeout=120
     )

@@ -1,11 +1,14 @@
 """Dose weighting of movie frames after Grant and Grigorieff, eLife 4 (2015) e06980."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["critical_dose", "dose_weights", "low_rank_weights"]
+__all__ = ["critical_dose", "dose_weights", "low_rank_weights", "weights_of_frames"]
 
 _A, _B, _C = 0.245, -1.665, 2.81  # eq. 3 there: N_e(k) = A k^B + C at 300 kV
+_PIECE = 2048  # samples of frequency
 _RELATIVE_AT_200_KV = 0.8  # section "Dose weighting at 200 kV" there, and RELION
 
 
@@ -71,6 +74,36 @@ def dose_weights(
     # Relative to the first frame, so that a large dose before can't underflow all weights to 0/0.
     weights = np.exp(exponent - exponent[:1])
     return np.asarray(weights / np.sqrt((weights**2).sum(axis=0)))
+
+
+def weights_of_frames(
+    live: NDArray[np.int64],
+    frequency_per_A: NDArray[np.floating],
+    n_frames: int,
+    dose_per_frame: float,
+    *,
+    pre_exposure: float = 0.0,
+    voltage_kV: float = 300.0,
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """:func:`dose_weights` of the frames ``live`` alone, normalised over them, piece by piece of frequency.
+
+    Pieces keep the memory small where there are a thousand frames.
+
+    Yields
+    ------
+    tuple
+        The piece of ``frequency_per_A`` and the weights there, ``(len(live), n)``.
+    """
+    for first in range(0, len(frequency_per_A), _PIECE):
+        piece = slice(first, min(first + _PIECE, len(frequency_per_A)))
+        weights = dose_weights(
+            n_frames,
+            frequency_per_A[piece],
+            dose_per_frame,
+            pre_exposure=pre_exposure,
+            voltage_kV=voltage_kV,
+        )[live]
+        yield piece, weights / np.sqrt((weights**2).sum(axis=0))
 
 
 def low_rank_weights(

@@ -22,6 +22,7 @@ from vitriflow.kernels.motion_checks import PatternProbe, check_frames, check_sh
 from vitriflow.kernels.motion_field import N_TERMS, MotionField
 from vitriflow.kernels.motion_refine import Refinement, refine_field
 from vitriflow.kernels.motion_search import search_shifts
+from vitriflow.kernels.motion_steps import all_frames, centres, choose_pool, in_steps
 from vitriflow.kernels.motion_sums import SUMS_BUDGET, add_moved_frames
 from vitriflow.kernels.spectrum import Spectrum
 
@@ -29,8 +30,6 @@ __all__ = ["Corrected", "MotionSettings", "correct_movie"]
 
 _GROUP, _GROUP_PIXELS = 8, 2**28  # frames handled together on the first two walks, and their pixels at most
 _FRAME_BUDGET = 800 * 1024**2  # movies up to this size are decoded once and kept
-_POOLED_BUDGET = 320 * 1024**2
-_MOST_POOLED = 6
 _PATTERN_WARNS, _PATTERN_FAILS = 0.1, 0.5
 
 
@@ -184,16 +183,17 @@ def correct_movie(
     live = np.array([i for i in range(n_frames) if i not in scan.skipped])
     notes, warnings = list(scan.notes), list(scan.warnings)
 
-    pool = settings.pool or choose_pool(shape, len(live))
+    steps = in_steps(live, shape)
+    pool = settings.pool or choose_pool(shape, len(steps))
     refinement = None
     motion = MotionField(np.zeros((n_frames, 2, N_TERMS)), shape)
     share, seen = 0.0, None
     if len(live) > 1:
-        pooled = torch.from_numpy(_pool(store, gain, pool, probe, live, _at_once(shape), threads)).to(device)
-        refinement = _align(pooled, live, shape, pool, settings, threads)
+        pooled = torch.from_numpy(_pool(store, gain, pool, probe, steps, _at_once(shape), threads)).to(device)
+        refinement = _align(pooled, steps, shape, pool, settings, threads)
         seen = blocks(pooled.mean(dim=0))
         del pooled
-        motion = _all_frames(refinement.field, live, n_frames)
+        motion = all_frames(refinement.field, steps, n_frames)
         check_shifts(motion, settings.max_shift_px)
         share = probe.share(refinement)
         if share > _PATTERN_FAILS:
@@ -249,14 +249,6 @@ def _at_once(shape: tuple[int, int]) -> int:
     return max(1, min(_GROUP, _GROUP_PIXELS // (shape[0] * shape[1])))
 
 
-def choose_pool(shape: tuple[int, int], n_frames: int) -> int:
-    """Pixels to pool to a side: as few as memory and time allow, since detail helps to align."""
-    pool = 1
-    while n_frames * (shape[0] // pool) * (shape[1] // pool) * 4 > _POOLED_BUDGET and pool < _MOST_POOLED:
-        pool += 1
-    return pool
-
-
 @dataclass(frozen=True)
 class _Scan:
     means: NDArray[np.float64]
@@ -309,28 +301,29 @@ def _pool(
     gain: NDArray[np.float32] | None,
     pool: int,
     probe: PatternProbe,
-    live: NDArray[np.int64],
+    steps: list[NDArray[np.int64]],
     at_once: int,
     threads: int,
 ) -> NDArray[np.float32]:
-    """Second walk: the frames that count, pooled."""
+    """Second walk: the frames that count, pooled; the mean of those that are aligned as one."""
     pooled: NDArray[np.float32] | None = None
-    position = {int(number): place for place, number in enumerate(live)}
+    place_of = {int(number): place for place, numbers in enumerate(steps) for number in numbers}
     for start, group in store.groups(at_once):
         small = pool_frames(group, gain, pool, threads)
         probe.add(start, group, gain)
         if pooled is None:
-            pooled = np.empty((len(live), *small.shape[1:]), dtype=np.float32)
-        for offset, frame in enumerate(small):
-            if start + offset in position:
-                pooled[position[start + offset]] = frame
+            pooled = np.zeros((len(steps), *small.shape[1:]), dtype=np.float32)
+        for number, frame in enumerate(small, start):
+            if number in place_of:
+                place = place_of[number]
+                pooled[place] += frame / np.float32(len(steps[place]))
     assert pooled is not None
     return pooled
 
 
 def _align(
     pooled: torch.Tensor,
-    live: NDArray[np.int64],
+    steps: list[NDArray[np.int64]],
     shape: tuple[int, int],
     pool: int,
     settings: MotionSettings,
@@ -339,6 +332,7 @@ def _align(
     dose = settings.dose_per_frame
     # Where the dose isn't known a counting camera's mean tells it well enough to form groups.
     dose_px = dose if dose is not None else float(pooled.mean()) / settings.pixel_size_A**2
+    dose_px *= len(steps[0])
     group = int(
         np.clip(np.ceil(settings.group_dose / max(dose_px, 1e-6) - 1e-6), 1, max(1, len(pooled) // 4))
     )
@@ -352,8 +346,8 @@ def _align(
         group=group,
         threads=threads,
     )
-    elapsed = (live + 1) * (dose if dose is not None else 1.0)
-    roughness = 0.1 + np.exp(-elapsed[1:-1] / 4.0) if len(live) > 3 else None
+    elapsed = (centres(steps) + 1) * (dose if dose is not None else 1.0)
+    roughness = 0.1 + np.exp(-elapsed[1:-1] / 4.0) if len(steps) > 3 else None
     return refine_field(
         pooled,
         scale * shifts.cpu().numpy().astype(np.float64),
@@ -372,16 +366,6 @@ def _fitting_grid(patches: tuple[int, int], pooled_shape: Iterable[int]) -> tupl
         return (0, 0)
     grid = [int(np.clip(size // 48, 1, wanted)) for wanted, size in zip(patches, pooled_shape, strict=True)]
     return (grid[0], grid[1]) if grid[0] * grid[1] >= 9 else (0, 0)
-
-
-def _all_frames(found: MotionField, live: NDArray[np.int64], n_frames: int) -> MotionField:
-    """The field for all frames, those left out by interpolation between their neighbours."""
-    if len(live) == n_frames:
-        return found
-    flat = found.coefficients.reshape(len(live), -1)
-    every = np.stack([np.interp(np.arange(n_frames), live, column) for column in flat.T], axis=1)
-    coefficients = every.reshape(n_frames, 2, N_TERMS)
-    return MotionField(coefficients - coefficients[:1], found.shape)
 
 
 def _describe(refinement: Refinement, pool: int) -> str:

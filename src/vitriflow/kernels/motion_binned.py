@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitriflow.kernels.dose import dose_weights
+from vitriflow.kernels.dose import weights_of_frames
 from vitriflow.kernels.fourier import add_times_curve, frequencies
 from vitriflow.kernels.frames import FrameStore, in_threads
 from vitriflow.kernels.motion_field import MotionField
@@ -141,14 +141,17 @@ def _frame_weights(
     per_cycle = 1.0 / (settings.pixel_size_A * float(k[1]))
     if not settings.dose_weighting or settings.dose_per_frame is None:
         return None, per_cycle
-    weights = dose_weights(
-        n_frames,
+    table = np.zeros((n_frames, _CURVE_SAMPLES), dtype=np.float32)
+    for piece, weights in weights_of_frames(
+        live,
         k,
+        n_frames,
         settings.dose_per_frame,
         pre_exposure=settings.pre_exposure,
         voltage_kV=settings.voltage_kV,
-    )
-    return (weights / np.sqrt((weights[live] ** 2).sum(axis=0))).astype(np.float32), per_cycle
+    ):
+        table[live, piece] = weights
+    return table, per_cycle
 
 
 class _Mover:

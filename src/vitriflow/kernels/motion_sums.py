@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitriflow.kernels.dose import dose_weights, low_rank_weights
+from vitriflow.kernels.dose import low_rank_weights, weights_of_frames
 from vitriflow.kernels.fourier import add_times_curve, fourier_crop, frequencies
 from vitriflow.kernels.frames import FrameStore
 from vitriflow.kernels.motion_binned import sum_binned
@@ -192,17 +192,16 @@ def _plan(
     plain[0, live] = 1.0
     if not settings.dose_weighting or settings.dose_per_frame is None:
         return k, [np.ones((1, len(k)))], plain
-    weights = dose_weights(
-        n_frames,
-        k,
-        settings.dose_per_frame,
-        pre_exposure=settings.pre_exposure,
-        voltage_kV=settings.voltage_kV,
-    )
-    weights = weights[live] / np.sqrt((weights[live] ** 2).sum(axis=0))
+    dose = {"pre_exposure": settings.pre_exposure, "voltage_kV": settings.voltage_kV}
     # The curves are smooth: some of their samples tell which sums to make, then all samples are fitted.
-    some, _ = low_rank_weights(weights[:, ::_CURVE_STRIDE], with_plain=settings.unweighted)
-    curve = np.asarray(np.linalg.lstsq(some.T.astype(np.float64), weights, rcond=None)[0])
+    sampled = [
+        w for _, w in weights_of_frames(live, k[::_CURVE_STRIDE], n_frames, settings.dose_per_frame, **dose)
+    ]
+    some, _ = low_rank_weights(np.concatenate(sampled, axis=1), with_plain=settings.unweighted)
+    solve = np.linalg.pinv(some.T.astype(np.float64))
+    curve = np.zeros((len(some), len(k)))
+    for piece, weights in weights_of_frames(live, k, n_frames, settings.dose_per_frame, **dose):
+        curve[:, piece] = solve @ weights
     factors = np.zeros((len(some), n_frames), dtype=np.float32)
     factors[:, live] = some
     first = np.zeros((len(some), len(k)))

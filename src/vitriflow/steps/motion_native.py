@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TURNS = ("as_is", "rotated_90", "rotated_180", "rotated_270")
 _ORIENTATIONS = (*_TURNS, "flipped_y", "flipped_x", "rotated_90_flipped_y", "rotated_90_flipped_x")
+_DOSE_AGREES = 0.1  # relative
 _PIXEL_AGREES = 0.02  # relative difference from the file's own pixel size that isn't worth a word
 
 Frames = Callable[[], Iterator[NDArray[Any]]]
@@ -86,7 +87,10 @@ class MotionParameters(StepParameters):
         default=None, ge=1, description="EER: raw frames summed into one; none gives about 40 fractions"
     )
     eer_dose_per_fraction_e_per_A2: float | None = Field(
-        default=None, gt=0, description="EER: aim at this dose for a fraction; needs the total dose (e/A^2)"
+        default=None,
+        gt=0,
+        description="EER: aim at this dose for a fraction (e/A^2); needs the total dose, which the "
+        "microscope's or the EER file says",
     )
     eer_upsampling: Literal[1, 2, 3] = Field(
         default=1, description="EER: 1 for the sensor's grid, 2 or 3 for one two or four times as fine"
@@ -209,8 +213,8 @@ def _eer_grouping(path: Path, parameters: MotionParameters, metadata: Mapping[st
     with open_movie(path) as movie:
         if movie.format != "eer":
             return None
-        total = metadata.get("dose_e_per_A2")
-        if not isinstance(total, int | float) or not total > 0:
+        total = _eer_total_dose(movie, parameters, metadata)
+        if total is None:
             raise BadParameter(
                 "eer_dose_per_fraction_e_per_A2",
                 expected="a total dose in the exposure's files, to share out",
@@ -218,6 +222,23 @@ def _eer_grouping(path: Path, parameters: MotionParameters, metadata: Mapping[st
                 remedy="Set eer_frames_per_fraction instead.",
             )
         return max(1, min(movie.n_raw_frames, round(wanted * movie.n_raw_frames / total)))
+
+
+def _eer_total_dose(
+    movie: "Movie", parameters: MotionParameters, metadata: Mapping[str, Any]
+) -> float | None:
+    """Dose of all raw frames (e/A^2): the microscope's file says it, or the EER's own, in e/px of the sensor."""
+    said = metadata.get("dose_e_per_A2")
+    if isinstance(said, int | float) and said > 0:
+        return float(said)
+    pixel = parameters.pixel_size_A or metadata.get("pixel_size_A")
+    try:
+        per_pixel = float(movie.metadata.get("totalDose", ""))
+    except ValueError:
+        return None
+    if not isinstance(pixel, int | float) or not (pixel > 0 and per_pixel > 0):
+        return None
+    return per_pixel / float(pixel) ** 2
 
 
 def _frame_range(movie: "Movie", parameters: MotionParameters) -> tuple[int, int]:
@@ -246,7 +267,7 @@ def _settings(
     from vitriflow.kernels import MotionSettings
 
     pixel = _pixel_size(movie, parameters, metadata, warnings)
-    dose = _dose_per_frame(movie, parameters, metadata)
+    dose = _dose_per_frame(movie, parameters, metadata, warnings)
     if dose is None and parameters.dose_weighting:
         warnings.append("the dose isn't known, so the sum isn't dose-weighted: set dose_per_frame_e_per_A2")
     limit = 0.25 * min(movie.shape)
@@ -299,14 +320,30 @@ def _pixel_size(
 
 
 def _dose_per_frame(
-    movie: "Movie", parameters: MotionParameters, metadata: Mapping[str, Any]
+    movie: "Movie", parameters: MotionParameters, metadata: Mapping[str, Any], warnings: list[str]
 ) -> float | None:
-    if parameters.dose_per_frame_e_per_A2 is not None:
-        return parameters.dose_per_frame_e_per_A2
-    total, one = metadata.get("dose_e_per_A2"), metadata.get("dose_per_frame_e_per_A2")
-    if movie.format == "eer" and isinstance(total, int | float) and total > 0 and movie.n_raw_frames:
+    found = _dose_by_files(movie, parameters, metadata)
+    chosen = parameters.dose_per_frame_e_per_A2
+    if chosen is None:
+        return found
+    # What the microscope's file says of one frame is compared elsewhere, and means nothing for EER.
+    told = metadata.get("dose_per_frame_e_per_A2") is not None and movie.format != "eer"
+    if found is not None and not told and abs(found / chosen - 1.0) > _DOSE_AGREES:
+        warnings.append(
+            f"dose_per_frame_e_per_A2 is {chosen:g}, but the files' total dose makes it {found:.4g}; "
+            f"{chosen:g} was used"
+        )
+    return chosen
+
+
+def _dose_by_files(movie: "Movie", parameters: MotionParameters, metadata: Mapping[str, Any]) -> float | None:
+    """Dose of one frame (e/A^2) as the exposure's files say it."""
+    if movie.format == "eer":
         # What files call a frame isn't our fraction: the total is shared out by raw frames.
-        return float(total) * movie.raw_frames_per_frame / movie.n_raw_frames
+        eer = _eer_total_dose(movie, parameters, metadata)
+        if eer is not None and movie.n_raw_frames:
+            return eer * movie.raw_frames_per_frame / movie.n_raw_frames
+    total, one = metadata.get("dose_e_per_A2"), metadata.get("dose_per_frame_e_per_A2")
     if isinstance(one, int | float) and one > 0:
         return float(one)
     if isinstance(total, int | float) and total > 0:
