@@ -103,7 +103,7 @@ class Faults:
                 for other in self.soak.services.values()
                 if other.poll() is None
                 for child in psutil.Process(other.pid).children()
-                if "vitriflow.facility.service" in " ".join(child.cmdline())
+                if _takes_in(child)
             ]
             if not children:
                 return
@@ -185,3 +185,11 @@ class Faults:
                 with path.open("r+b") as stream:
                     stream.write(kept.read_bytes())
                 kept.unlink()
+
+
+def _takes_in(process: psutil.Process) -> bool:
+    """Whether a process takes a session in; a zombie doesn't."""
+    try:
+        return "vitriflow.facility.service" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False

@@ -34,6 +34,7 @@ from vitriflow.facility.service.acquire_child import BUSY, Assignment, child_com
 from vitriflow.facility.service.alarms import AlarmWatch
 from vitriflow.facility.service.children import Children, Job
 from vitriflow.facility.service.heartbeat import Heartbeat
+from vitriflow.facility.service.releasing import ReleaseKeeper
 
 _log = logging.getLogger(__name__)
 LEASE_S = 20.0
@@ -83,11 +84,13 @@ class AcquireService:
         self._started: set[str] = set()
         self._heartbeat = Heartbeat(catalog, "acquire", self._details, label)
         self._alarms = AlarmWatch(config, catalog)
+        self._release = ReleaseKeeper(config, catalog, lambda: sorted(self._held))
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop, or with ``once`` until all that's there is in."""
         self._heartbeat.start()
         self._alarms.start()
+        self._release.start()
         try:
             while not stop.is_set():
                 if present(self._turn) and self.once and not self._jobs:
@@ -96,6 +99,7 @@ class AcquireService:
                 self._started |= set(self._children.pids())
                 stop.wait(_LOOK_S)
         finally:
+            self._release.stop()
             self._children.stop()
             for lease in self._held.values():
                 present(lambda lease=lease: lease.release(self.catalog))  # type: ignore[misc]
