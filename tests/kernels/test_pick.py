@@ -250,7 +250,7 @@ def test_extreme_pixel_sizes_are_answered_or_refused_by_name(pixel_A: float) -> 
             pick(image, pixel_A, DIAMETER_A)
         assert refused.value.reason == Reason.PARAMETER
     else:
-        picks = pick(image, pixel_A, DIAMETER_A)
+        picks = pick(image[:700, :600], pixel_A, DIAMETER_A)
         assert np.isfinite(picks.coordinates).all()
 
 

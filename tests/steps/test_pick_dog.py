@@ -1,15 +1,20 @@
 """The picking step: what it writes, what it says, and what RELION makes of it."""
 
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from vitriflow.errors import BadParameter
 from vitriflow.formats import read_star, write_mrc, write_star
+from vitriflow.kernels.pick import Picks, pick
 from vitriflow.steps import Artifact, Context, Kind, Status, find_step, run_step
 from vitriflow.steps.pick_dog import PickDog, PickParameters
 from vitriflow.steps.precedence import make_parameters
@@ -109,6 +114,54 @@ def test_a_constant_micrograph_is_quarantined(tmp_path: Path) -> None:
     assert result.status == Status.QUARANTINED
     assert result.reason_code == "image.constant"
     assert not list((tmp_path / "out").rglob("*.star"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda p: replace(p, coordinates=p.coordinates[:, ::-1]), "pick.outside"),  # x and y swapped
+        (lambda p: replace(p, coordinates=p.coordinates * 16), "pick.outside"),
+        (lambda p: replace(p, coordinates=p.coordinates - 400), "pick.outside"),
+        (lambda p: replace(p, coordinates=p.coordinates * np.nan), "image.not_finite"),
+        (lambda p: replace(p, score=p.score * np.nan), "image.not_finite"),
+        (lambda p: replace(p, threshold=np.inf), "image.not_finite"),
+    ],
+    ids=["swapped axes", "off by 16", "off by an origin", "NaN", "NaN scores", "no threshold"],
+)
+def test_picks_that_cannot_be_are_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Picks], Picks], reason: str
+) -> None:
+    monkeypatch.setattr("vitriflow.kernels.pick.pick", lambda *a, **k: spoil(pick(*a, **k)))
+    result = picked(dotted(), tmp_path)
+    assert result.status == Status.QUARANTINED
+    assert result.reason_code == reason
+    assert not list((tmp_path / "out").rglob("*.star"))
+
+
+def test_picks_are_made_on_one_thread_whatever_the_call_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def watched(*given: Any, **more: Any) -> Picks:
+        seen.append(torch.get_num_threads())
+        return pick(*given, **more)
+
+    monkeypatch.setattr("vitriflow.kernels.pick.pick", watched)
+    before = torch.get_num_threads()
+    picked(dotted(), tmp_path)
+    assert seen == [1]
+    assert torch.get_num_threads() == before
+
+
+def test_a_pixel_size_that_the_microscopes_file_contradicts_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mic.mrc"
+    write_mrc(path, dotted(), 1.0)
+    context = Context(out=tmp_path / "out", item="mic", metadata={"pixel_size_A": 2.0})
+    settings = PickParameters(particle_diameter_A=80.0, pixel_size_A=1.0)
+    given = {"micrograph": Artifact(kind=Kind.MICROGRAPH, path=path)}
+    result = run_step(PickDog(), given, settings, context)
+    assert any("pixel_size_A is set to 1" in warning for warning in result.warnings)
 
 
 def test_an_array_left_by_an_earlier_step_is_used_instead_of_the_file(tmp_path: Path) -> None:

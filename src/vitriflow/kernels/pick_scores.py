@@ -26,6 +26,7 @@ MORE_ROUNDS = 4  # where particles are faint, or aren't there
 FAINT = 0.5  # a skewness below which it's one of the two
 TEMPLATE_RADIUS = 0.8  # of the template, in diameters
 SEED_FLOOR = 0.7  # standard deviations; lower peaks are never the best, only slow
+SEED_POOL = 6000  # peaks that seeds are taken from
 BEST_PART, MIN_SEEDS, MAX_SEEDS = 0.3, 5, 400
 SURE = 1.2  # a skewness beyond which no other start can do better
 WHITEN_FLOOR = 1e-3
@@ -88,7 +89,9 @@ def blob_scores(prepared: Prepared, diameters: tuple[float, ...], method: str = 
     return maps
 
 
-def find_peaks(scores: torch.Tensor, allowed: torch.Tensor, distance: float, floor: float) -> Peaks:
+def find_peaks(
+    scores: torch.Tensor, allowed: torch.Tensor, distance: float, floor: float, most: int | None = None
+) -> Peaks:
     """Local maxima above ``floor``, the best first, none closer to a better one than ``distance``.
 
     Parameters
@@ -101,11 +104,13 @@ def find_peaks(scores: torch.Tensor, allowed: torch.Tensor, distance: float, flo
         Least distance of two peaks (binned px).
     floor
         Least height.
+    most
+        Look at no more than the highest so many; None: at all.
     """
     grid = scores.cpu().numpy()
     y, x = _local_maxima(grid, allowed.cpu().numpy(), floor)
     heights = grid[y, x].astype(np.float64)
-    order = np.argsort(-heights, kind="stable")
+    order = np.argsort(-heights, kind="stable")[:most]
     y, x, heights = y[order], x[order], heights[order]
     positions = np.stack([y + _vertex(grid, y, x, 0), x + _vertex(grid, y, x, 1)], axis=1)
     kept = _thinned(positions, distance)
@@ -219,7 +224,7 @@ def _learn(
     for turn in range(ROUNDS + MORE_ROUNDS):
         if turn == ROUNDS and skewness(scores, good) > FAINT:
             break
-        peaks = find_peaks(scores, good, 0.6 * diameter, SEED_FLOOR)
+        peaks = find_peaks(scores, good, 0.6 * diameter, SEED_FLOOR, SEED_POOL)
         best = peaks.positions[: max(3 * MIN_SEEDS, round(BEST_PART * len(peaks.positions)))]
         profile = _profile(white, best, radius)
         if profile is None:
