@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SUMS_BUDGET", "Sums", "add_moved_frames", "binned_shape"]
 
 _CURVE_SAMPLES = 16384
-_CURVE_STRIDE = 16
+_CURVE_STRIDE = 128
 _LARGEST_GROUP = 16  # frames
 SUMS_BUDGET = 900 * 1024**2  # six sums of 5760 x 4092 fit, five of 11520 x 8184 don't
 
