@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from vitriflow.cli.options import ConfigOption, OutOption, configured
+from vitriflow.cli.options import ConfigOption, OutOption, configured, open_catalog
 from vitriflow.errors import BadParameter
 
 
@@ -62,3 +62,36 @@ def upgrade(
     if path is not None:
         typer.echo(f"Backup: {path}")
     typer.echo(f"The catalog is at revision {newest}" + (f", it was {found}." if found != newest else "."))
+
+
+def rebuild(
+    root: Annotated[Path | None, typer.Option(help="where sessions are; the storage root without")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be found")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+) -> None:
+    """Make a lost catalog anew from what stands beside the data. Only into an empty one."""
+    from vitriflow.facility.rebuild import rebuild as make_anew
+
+    settled = configured(config, out)
+    if dry_run:
+        report = make_anew(settled, None, root, dry_run=True)
+    else:
+        catalog = open_catalog(settled, create=True)
+        try:
+            report = make_anew(settled, catalog, root)
+        finally:
+            catalog.close()
+    if json:
+        sys.stdout.buffer.write(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        for one in report.sessions:
+            said = ", ".join(f"{number} {name}" for name, number in one.rows.items())
+            typer.echo(f"{one.session}: {said or 'left out'}")
+            for problem in one.problems:
+                typer.echo(f"  {problem}")
+        for text in report.unknown:
+            typer.echo(f"Not known: {text}")
+    if any(not one.rows for one in report.sessions):
+        raise typer.Exit(1)

@@ -142,6 +142,7 @@ def write_session_record(catalog: Catalog, key: str, path: Path) -> None:
             "sample": sample.name,
             "source": session.source,
             "mode": session.mode,
+            "residence": session.residence,
             "settings": session.settings,
             "created_at": session.created_at.isoformat(),
             "closed_at": session.closed_at.isoformat() if session.closed_at else None,

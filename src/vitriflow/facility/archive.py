@@ -26,6 +26,7 @@ from vitriflow.facility.archive_rows import (
     raw_files,
     unproved,
 )
+from vitriflow.facility.journal import EXPOSURES, SMALL, SessionJournal
 from vitriflow.facility.release_rows import open_holds
 from vitriflow.storage import ArchiveError, ArchiveFile, ArchiveJob, SessionFolder, Tier, open_tier, sums_text
 
@@ -87,7 +88,9 @@ def _write_copy(
     copy_id = begin_copy(catalog, session, tier.name)
     home = SessionFolder(Path(session.root))
     write_session_record(catalog, session.key, home.record)
-    records = {path.name: path.read_bytes() for path in (home.record, home.manifest) if path.is_file()}
+    SessionJournal(catalog, session.id).update(sweep=True)
+    kept = (home.record, home.manifest, home.root / SMALL, home.root / EXPOSURES)
+    records = {path.name: path.read_bytes() for path in kept if path.is_file()}
     job = ArchiveJob(home.root, place_of(config, session), f"copy-{copy_id:04}", files, records)
     total = sum(file.size for file in files)
     try:

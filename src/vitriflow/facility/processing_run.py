@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 from vitriflow.catalog import Catalog, Event, Processing, is_away, now
 from vitriflow.exports import RelionProject
 from vitriflow.facility.gain_check import GainWatch
+from vitriflow.facility.journal import SessionJournal
 from vitriflow.pipeline import Coordinator, Settings
 
 _EXPORT_EVERY_S = 3.0
@@ -89,11 +91,13 @@ class ProcessingRun:
 
     def _export(self) -> None:
         project = RelionProject(self.catalog, self.processing_id)
+        journal = SessionJournal(self.catalog, self.session_id)
         told: set[str] = set()
         last = False
         while not last:
             last = self._over.wait(_EXPORT_EVERY_S)
             present(lambda: self._update_project(project, told))
+            present(partial(self._update_journal, journal, told, last))
 
     def _update_project(self, project: RelionProject, told: set[str]) -> None:
         project.update()
@@ -101,6 +105,16 @@ class ProcessingRun:
             if problem not in told:
                 self._say("warning", f"Not in the RELION project: {problem}")
                 told.add(problem)
+
+    def _update_journal(self, journal: SessionJournal, told: set[str], last: bool) -> None:
+        """Write beside the data what the catalog knows; a disk that says no costs nothing but that."""
+        try:
+            journal.update(sweep=last)
+        except OSError as error:
+            text = f"The files from which a lost catalog is made anew can't be written: {error}"
+            if text not in told:
+                self._say("warning", f"{text}. They catch up when that is put right.")
+                told.add(text)
 
     def _check_gain(self) -> None:
         """Tell people about a wrong gain reference from the first movies on."""

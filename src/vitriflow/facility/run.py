@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from vitriflow.facility.choose import (
     choose_template,
     join_parameters,
 )
+from vitriflow.facility.journal import SessionJournal
 from vitriflow.facility.processing_run import ProcessingRun, present
 from vitriflow.pipeline import (
     Counts,
@@ -255,6 +257,8 @@ class SessionRun:
         state = SessionState.CLOSED if self.request.once and finished else SessionState.PAUSED
         set_session_state(self.catalog, self.session.key, state)
         write_session_record(self.catalog, self.session.key, self.folder.record)
+        with suppress(OSError):  # it catches up at the next run
+            SessionJournal(self.catalog, self.session.id).update(sweep=True)
         self._lease.release(self.catalog)
 
 

@@ -5,6 +5,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,6 +22,8 @@ from vitriflow.catalog import (
     this_owner,
 )
 from vitriflow.config import Config
+from vitriflow.errors import Busy
+from vitriflow.facility.journal import SessionJournal
 from vitriflow.storage import Manifest, ManifestLine, SessionFolder, make_session_folder
 
 LEASE_S = 15.0
@@ -86,6 +89,7 @@ class SessionAcquisition:
         self._intake: Intake | None = None
         self._transfer: Transfer | None = None
         self._look = LookReport()
+        self._journal = SessionJournal(catalog, session_id)
         try:
             make_session_folder(self.folder, self.source, self.session.mode)
             self._manifest = Manifest(self.folder.manifest)
@@ -103,6 +107,7 @@ class SessionAcquisition:
                     self._transfer.start()
             self._look = look = self._intake.look()
             self.lease.renew(self.catalog)
+            self._follow()
             report = AcquireReport(look, file_counts(self.catalog, self.session.id), self._held())
         except Exception as error:
             if not is_away(error):
@@ -119,6 +124,9 @@ class SessionAcquisition:
 
     def run(self, stop: threading.Event, on_report: Callable[[AcquireReport], None] | None = None) -> None:
         """Look again and again until stopped; ``on_report`` is told after each look. Stops copying at the end."""
+        ended = threading.Event()
+        keeper = threading.Thread(target=self._keep_lease, args=(ended,), daemon=True)
+        keeper.start()
         try:
             while not stop.is_set():
                 report = self.look()
@@ -126,7 +134,9 @@ class SessionAcquisition:
                     on_report(report)
                 stop.wait(self.config.acquisition.scan_interval_s)
         finally:
+            ended.set()
             self._end_transfer()
+            keeper.join(LEASE_S)
 
     def settled(self) -> bool:
         """Whether every file that the last look found is proved or a problem."""
@@ -181,11 +191,26 @@ class SessionAcquisition:
         where = self.session.microscope_id
         return self.catalog.read(lambda orm: orm.get_one(Microscope, where).name)
 
+    def _keep_lease(self, ended: threading.Event) -> None:
+        """Renew the lease however long a look takes; one that was lost stops the next look."""
+        while not ended.wait(LEASE_S / 5.0):
+            try:
+                self.lease.renew(self.catalog)
+            except Busy:
+                return  # the next look finds out too, and ends with this error
+            except Exception as error:
+                if not is_away(error):
+                    raise
+
     def _end_transfer(self) -> None:
         transfer, self._transfer = self._transfer, None
         if transfer is not None:
             transfer.stop()
             transfer.check()
+
+    def _follow(self) -> None:
+        with suppress(OSError):  # it catches up at a later look
+            self._journal.follow()
 
     def _held(self) -> str | None:
         return self._transfer.held if self._transfer is not None else None
