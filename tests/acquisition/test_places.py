@@ -192,6 +192,28 @@ def test_a_tilt_series_knows_its_axis_order_and_doses_and_its_stack_is_no_movie(
     assert sorted(tilts, key=lambda item: tilts[item]["order"]) == [f"frames/{name}" for name in names]
 
 
+def test_an_mdoc_that_comes_last_is_still_heard(
+    make_intake: Callable[[], Intake],
+    catalog: Catalog,
+    source: Path,
+    clock: Clock,
+    frames: np.ndarray,
+    real_data: Path,
+) -> None:
+    names = ["TS_01_000_0.0", "TS_01_001_3.0"]
+    for name in names:
+        write_movie(source / "frames" / f"{name}.mrc", frames[:, :8, :8])
+    intake = make_intake()
+    look(intake, clock)
+    (row,) = rows(catalog, TiltSeries)
+    assert "tilt_axis_deg" not in row.details
+    shutil.copyfile(real_data / "mdoc/mdocfile-tilt_series.mdoc", source / "TS_01.mrc.mdoc")
+    look(intake, clock, 30)
+    (row,) = rows(catalog, TiltSeries)
+    assert (row.details["tilt_axis_deg"], row.details["mdoc"]) == (85.3, "TS_01.mrc.mdoc")
+    assert set(row.details["tilts"]) == {f"frames/{name}" for name in names}
+
+
 def test_an_override_says_the_same_tilts_once(
     make_intake: Callable[[], Intake],
     catalog: Catalog,

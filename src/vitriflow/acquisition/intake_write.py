@@ -19,7 +19,7 @@ from vitriflow.acquisition.custody import (
     write_changes,
     write_gone,
 )
-from vitriflow.acquisition.places import PLACE_KINDS, SessionBook, place_of
+from vitriflow.acquisition.places import PLACE_KINDS, SessionBook, place_of, series_news
 from vitriflow.acquisition.recognise import FileKind, item_of, recognise
 from vitriflow.acquisition.scan import FileSeen
 from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, FileState, Session, SourceFile, now
@@ -121,6 +121,10 @@ class IntakeWriter:
         whole = (FileState.COMPLETE, FileState.PROVED)
         pictures = [change.file for change in files if change.kind in PLACE_KINDS and change.state in whole]
         places = [news for news in map(place_of, pictures) if news is not None]
+        mdocs = [
+            change.file for change in files if change.kind == FileKind.METADATA and change.state in whole
+        ]
+        series = [news for news in map(series_news, mdocs) if news is not None]
 
         def work(orm: OrmSession) -> None:
             stamp = now()
@@ -131,6 +135,8 @@ class IntakeWriter:
                 self._write_exposure(orm, change, known, stamp, book)
             for news in places:
                 book.note(news)
+            for one in series:
+                book.note_series(one)
             if survey is not None:
                 orm.execute(update(Session).where(Session.id == self.session_id).values(survey=survey))
 

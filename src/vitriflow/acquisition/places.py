@@ -12,12 +12,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
+from vitriflow.acquisition.metadata import series_of_mdoc
 from vitriflow.acquisition.optics import Group, OpticsGroups, evidence_of
 from vitriflow.acquisition.recognise import FileKind, recognise
 from vitriflow.acquisition.scan import FileSeen
 from vitriflow.catalog import Exposure, OpticsGroup, Place, TiltSeries
 from vitriflow.errors import ItemError
-from vitriflow.formats import read_epu_xml
+from vitriflow.formats import read_epu_xml, read_mdoc
 
 PLACE_KINDS = {
     FileKind.GRID_SQUARE_IMAGE: "grid_square",
@@ -27,6 +28,8 @@ PLACE_KINDS = {
 _SHOWN = (".jpg", ".jpeg", ".png")  # pages can show these as they are
 _IMAGES = (*_SHOWN, ".mrc", ".tif", ".tiff")
 _STAMP = re.compile(r"(\d{8})_(\d{4,6})")
+_NOT_OF_SERIES = ("_override", ".tif", ".tiff", ".eer")  # the same again, and mdocs of one movie each
+_COMMON = ("tilt_axis_deg", "pixel_size_A", "voltage_kV")
 _GROUPED = "optics_basis"  # in an exposure's details: it has its group, and keeps it
 
 
@@ -92,6 +95,54 @@ def _atlas(path: PurePosixPath) -> str:
     """The folder above an atlas's own tells atlases of several samples apart."""
     folders = [part for part in path.parts[:-1] if not part.lower().startswith("atlas")]
     return folders[-1] if folders else "atlas"
+
+
+@dataclass(frozen=True)
+class SeriesNews:
+    """What an mdoc says of a tilt series, for tilts that came in before it was written.
+
+    Attributes
+    ----------
+    name, key
+        The series, and the mdoc.
+    common
+        What holds for all tilts: axis, pixel size, voltage.
+    tilts
+        By name of the movie, in small letters: order, angle, doses.
+    """
+
+    name: str
+    key: str
+    common: dict[str, Any]
+    tilts: dict[str, dict[str, Any]]
+
+
+def series_news(file: FileSeen) -> SeriesNews | None:
+    """What a whole file says of a tilt series; None when it's no mdoc of one, or can't be read."""
+    path = PurePosixPath(file.key)
+    stem = path.stem.lower()
+    if path.suffix.lower() != ".mdoc" or stem.endswith(_NOT_OF_SERIES) or not file.size:
+        return None
+    try:
+        mdoc = read_mdoc(file.path)
+    except (ItemError, OSError):
+        return None
+    name = series_of_mdoc(file.key, mdoc)
+    if name is None:
+        return None
+    tilts: dict[str, dict[str, Any]] = {}
+    for exposure in mdoc.exposures:
+        if exposure.movie_name:
+            order = recognise(exposure.movie_name).fields.get("tilt_order", exposure.tilt_order)
+            tilts[exposure.movie_name.lower()] = {
+                "angle_deg": exposure.tilt_angle_deg,
+                "order": order,
+                "dose_e_per_A2": exposure.dose_e_per_A2,
+                "prior_dose_said_e_per_A2": exposure.prior_dose_e_per_A2,
+            }
+    first = mdoc.exposures[0]
+    common = {one: getattr(first, one) for one in _COMMON if getattr(first, one) is not None}
+    return SeriesNews(name, file.key, common, tilts)
 
 
 class SessionBook:
@@ -225,12 +276,27 @@ class SessionBook:
             "dose_e_per_A2": details.get("dose_e_per_A2"),
             "prior_dose_said_e_per_A2": details.get("prior_dose_e_per_A2"),
         }
-        for name in ("tilt_axis_deg", "pixel_size_A", "voltage_kV"):
+        for name in _COMMON:
             if name in details:
                 known.setdefault(name, details[name])
         if "metadata_file" in details:
             known.setdefault("mdoc", details["metadata_file"])
         row.details = {**known, "tilts": with_prior_doses(tilts)}
+
+    def note_series(self, news: SeriesNews) -> None:
+        """Take in what an mdoc says of tilts that are known already, where their own files didn't say it."""
+        query = select(TiltSeries).where(TiltSeries.session_id == self._session_id)
+        grid = "/".join(part for part in PurePosixPath(news.key).parts[:-1])
+        for row in self._orm.scalars(query):
+            plain = row.name.rpartition("/")[2]
+            if plain != news.name.rpartition("/")[2] or not grid.startswith(row.name.rpartition("/")[0]):
+                continue
+            tilts: dict[str, Any] = {}
+            for item, tilt in row.details.get("tilts", {}).items():
+                said = next((one for name, one in news.tilts.items() if _same_movie(name, item)), {})
+                tilts[item] = {**said, **{name: value for name, value in tilt.items() if value is not None}}
+            known = {**news.common, "mdoc": news.key, **row.details}
+            row.details = {**known, "tilts": with_prior_doses(tilts)}
 
 
 def _points(row: OpticsGroup) -> list[tuple[float, float]]:
@@ -260,6 +326,11 @@ def with_prior_doses(tilts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
         found[item] = {**tilt, "prior_dose_e_per_A2": said if said is not None else total}
         total = total + dose if total is not None and dose is not None else None
     return found
+
+
+def _same_movie(name: str, item: str) -> bool:
+    """Whether a movie's name (small letters, with suffix) is that of an exposure."""
+    return PurePosixPath(name).stem == PurePosixPath(item).name.lower()
 
 
 def _text(value: object, longest: int) -> str | None:
