@@ -18,6 +18,7 @@ from PIL import Image
 from benchmarks import picking_simulated
 from benchmarks.picking_score import Points, RealSet, relion_log, score
 from vitriflow.kernels.pick import pick
+from vitriflow.steps.threads import torch_threads
 
 SETS = (
     RealSet("apoferritin-autocryopicker", "*.png", 2.0, 150.0, (150.0, 180.0), 25, 60),
@@ -58,13 +59,13 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def run(full: bool) -> tuple[str, dict[str, Any]]:
     """Real micrographs with known centres, then simulated fields."""
-    real, data = run_real(full)
+    real, data = run_real()
     simulated, more = picking_simulated.run(full)
     return f"{real}\n{simulated}", {**data, "simulated": more}
 
 
-def run_real(full: bool) -> tuple[str, dict[str, Any]]:
-    """Score both sets; the short set takes three micrographs of each."""
+def run_real() -> tuple[str, dict[str, Any]]:
+    """Score both sets, all micrographs of each."""
     with_relion = shutil.which("relion_autopick") is not None
     lines = [
         "## Picking on real micrographs",
@@ -81,13 +82,13 @@ def run_real(full: bool) -> tuple[str, dict[str, Any]]:
         if not images:
             lines.append(f"| {real.folder}: not found, set VITRIFLOW_DATA | | | | | | | | |")
             continue
-        chosen = images if full else images[:3]
-        pick(chosen[0][1], real.pixel_size_A, real.diameter_A)  # the first call loads libraries
+        pick(images[0][1], real.pixel_size_A, real.diameter_A)  # the first call loads libraries
         ours: list[dict[str, float]] = []
         theirs: list[dict[str, float]] = []
-        for name, image, truth in chosen:
+        for name, image, truth in images:
             started = time.perf_counter()
-            found = pick(image, real.pixel_size_A, real.diameter_A).accepted
+            with torch_threads(1):  # as the step does it
+                found = pick(image, real.pixel_size_A, real.diameter_A).accepted
             seconds = time.perf_counter() - started
             keys = ("f1", "precision", "recall")
             mine = dict(zip(keys, score(found, truth, image.shape, real), strict=True))

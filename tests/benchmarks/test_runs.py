@@ -91,7 +91,7 @@ def test_the_gpu_benchmark_runs_on_any_device() -> None:
 
 def test_picking_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(picking, "data_folder", lambda: tmp_path)
-    text, data = picking.run_real(False)
+    text, data = picking.run_real()
     assert "not found, set VITRIFLOW_DATA" in text
     assert data == {}
 

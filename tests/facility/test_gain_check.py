@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from tests.kernels.gain_movies import camera_gain, spec
-from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, now, upgrade
+from tests.web.conftest import running
+from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, Session, now, upgrade
 from vitriflow.cli.gain import gain as gain_command
 from vitriflow.elogbook import open_session
 from vitriflow.errors import BadFile, BadImage, BadParameter, Reason
@@ -26,6 +28,7 @@ from vitriflow.kernels.gain_diagnosis import Verdict
 from vitriflow.pipeline import load_template, start_processing
 from vitriflow.simulate import simulate_movie
 from vitriflow.simulate.writing import scatter_in_time
+from vitriflow.web import create_app
 
 
 def write_raw(path: Path, number: int, **changes: Any) -> Path:
@@ -272,6 +275,19 @@ def test_a_wrong_orientation_raises_an_alarm_with_the_first_movie(live, camera, 
             "Gain check on 1 movie: The gain reference is upside down: set gain_orientation = flipped_y.",
         )
     ]
+
+
+def test_the_alarm_stands_on_the_session_page(live, camera, tmp_path):
+    live.process(gain_reference=write_gain(tmp_path / "gain.mrc", camera.gain[::-1]))
+    live.arrive(*camera.movies())
+    assert live.watch().look() is not None
+    key = live.catalog.read(lambda orm: orm.get(Session, live.session_id).key)
+    with (
+        running(create_app(f"sqlite:///{tmp_path / 'catalog.db'}")) as address,
+        urllib.request.urlopen(f"{address}/sessions/{key}", timeout=60) as answer,
+    ):
+        page = answer.read().decode()
+    assert "The gain reference is upside down: set gain_orientation = flipped_y." in page
 
 
 def test_a_new_processing_with_what_was_advised_is_looked_at_and_found_right(live, camera, tmp_path):
