@@ -8,8 +8,9 @@ EXPOSURES ?= 12
 ONCE ?=
 DEMO ?= demo
 PYTEST ?=
+SOAK ?= 1000
 
-.PHONY: help setup services demo docs test test-fast lint bench bench-full clean
+.PHONY: help setup services demo docs test test-fast lint bench bench-full soak clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,11 +48,14 @@ test: $(READY) services lint  ## everything: servers, browser and outside progra
 test-fast: $(READY)  ## without servers and slow tests (under 2 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not service' $(PYTEST)
 
-bench: $(READY)  ## the short set of benchmarks, into results/
+bench: $(READY) services  ## the short set of benchmarks, into results/
 	@$(BIN)/python -m benchmarks short
 
 bench-full: $(READY) services  ## all benchmarks, hours
 	@$(BIN)/python -m benchmarks full
+
+soak: $(READY)  ## an unattended session with everything going wrong at random, into results/ (SOAK=1000, as root for all faults)
+	@$(BIN)/python -m benchmarks.soak --exposures $(SOAK)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) demo results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
