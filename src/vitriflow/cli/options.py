@@ -82,6 +82,9 @@ def open_catalog(config: Config, *, create: bool = False) -> Catalog:
             )
     catalog = Catalog(url)
     if create:
+        from vitriflow.facility.backup import backup_before_upgrade
+
+        backup_before_upgrade(config, catalog)
         upgrade(catalog)
     else:
         check_schema(catalog)

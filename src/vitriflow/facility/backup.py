@@ -145,6 +145,17 @@ def upgrade_catalog(config: Config, to: Path | None = None) -> tuple[str | None,
         catalog.close()
 
 
+def backup_before_upgrade(config: Config, catalog: Catalog) -> Path | None:
+    """A backup of an SQLite catalog that is about to be brought to this version; None when there's no need.
+
+    A facility's PostgreSQL has backups of its own, and a service mustn't fail to start for want of pg_dump.
+    """
+    sqlite = make_url(config.catalog_url).get_backend_name() == "sqlite"
+    if not sqlite or found_revision(catalog) in (None, newest_revision()):
+        return None
+    return make_backup(config).path
+
+
 def check_sqlite(path: Path) -> str:
     """Read all of an SQLite catalog; its revision.
 

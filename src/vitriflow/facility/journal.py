@@ -33,7 +33,7 @@ from vitriflow.facility.journal_rows import (
 )
 
 SMALL, EXPOSURES, RESULTS, OUTCOMES = "catalog.json", "exposures.jsonl", "results.jsonl", "outcomes.jsonl"
-_SWEEP_S = 15.0
+_SWEEP_S = 60.0
 _BATCH = 200
 _TAIL = 64 * 1024
 # By these columns it's seen that an exposure changed.

@@ -177,7 +177,7 @@ class _Work:
 def _mark_freed(catalog: Catalog, freed: Mapping[int, datetime]) -> None:
     def work(orm: OrmSession) -> None:
         for number, when in freed.items():
-            orm.execute(update(SourceFile).where(SourceFile.id == number).values(freed_at=when))
+            orm.execute(update(SourceFile).where(SourceFile.id == number).values(freed_at=when, gone_at=None))
 
     if freed:
         catalog.write(work)
