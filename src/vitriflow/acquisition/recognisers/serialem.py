@@ -23,8 +23,8 @@ SERIALEM = Recogniser(
         Rule("montage", r"\.(?:st|map|bin\d*|preali|ali|rec)$", "a montage or a stack of IMOD's"),
         Rule(
             "montage",
-            r"(?:^|[/_. -])(?:LMM|MMM|LMAP|MMAP|fullgrid|full_grid|gridmap|medmont|lowmag|medmag|polymont|polygons?|"
-            r"montage|mont)(?:[_. -][^/]*|\d*)\.(?:mrc|tiff?|hdf)$",
+            r"(?:^|[/_. -])(?:LMM|MMM|maps?|LMAP|MMAP|fullgrid|full_grid|gridmap|medmont|lowmag|medmag|polymont|"
+            r"polygons?|montage|mont)(?:[_. -][^/]*|\d*)\.(?:mrc|tiff?|hdf)$",
             "a map at low or medium magnification",
         ),
         Rule(

@@ -10,10 +10,10 @@ _ANGLE = r"[+-]?\d{1,2}(?:[.,]\d+)?"
 TOMO5 = Recogniser(
     "tomo5",
     (
-        Rule("montage", r"(?:^|/)Search_?Maps?/", "everything in the folder of search maps"),
+        Rule("montage", r"(?:^|/)Search[_ -]?Maps?/", "everything in the folder of search maps"),
         Rule(
             "montage",
-            r"(?:^|/)(?:Search_?Map|Overview)[^/]*\.(?:mrc|jpe?g|png|tiff?|xml|mdoc|dm)$",
+            r"(?:^|/)(?:Search[_ -]?Map|Overview)[^/]*\.(?:mrc|jpe?g|png|tiff?|xml|mdoc|dm)$",
             "a search map or overview",
         ),
         Rule(
@@ -23,7 +23,7 @@ TOMO5 = Recogniser(
         ),
         Rule(
             "preview",
-            r"(?:^|/)[^/]*_(?:Search|Tracking|Exposure|Focus|Drift\w*|Eucentric\w*)(?:_\d+)?"
+            r"(?:^|/)[^/]*_(?:Search|Tracking|Exposure|Focus|Overview|Thumbnail|Drift\w*|Eucentric\w*)(?:_\d+)?"
             r"\.(?:mrc|jpe?g|png|tiff?|xml)$",
             "a picture that a position was set up with",
         ),
