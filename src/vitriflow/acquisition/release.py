@@ -19,7 +19,6 @@ from vitriflow.acquisition.scan import name_of
 from vitriflow.errors import ItemError
 from vitriflow.formats import State, check_complete
 
-ASIDE_PREFIX = ".vitriflow-freeing-"  # scans pass over names that begin so
 _BLOCK = 8 * 1024**2
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 MAX_KEY = 512  # what the catalog holds
+ASIDE_PREFIX = ".vitriflow-freeing-"  # a file's name for the instant in which it's removed
 HOT_S = 600.0  # a folder that changed so recently is looked at in each round, and so are those above it
 SETTLE_S = 30.0  # ... and listed, whatever its change time says
 _LIST_EVERY_S = 60.0
@@ -189,7 +190,7 @@ class Scanner:
             if mtime == folder.mtime_ns and now - folder.changed_at >= SETTLE_S and not due:
                 return
             with os.scandir(folder.path) as entries:
-                found = {entry.name: entry for entry in entries}
+                found = {entry.name: entry for entry in entries if not entry.name.startswith(ASIDE_PREFIX)}
         except OSError as error:
             self._failed(folder, error, seen)
             return

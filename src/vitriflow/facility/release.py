@@ -13,7 +13,6 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.acquisition.release import (
-    ASIDE_PREFIX,
     Refusal,
     RefusedError,
     finish_intent,
@@ -21,6 +20,7 @@ from vitriflow.acquisition.release import (
     tidy_folder,
 )
 from vitriflow.acquisition.release_log import FREED, INTENT, KEPT, FreedLine, FreedLog
+from vitriflow.acquisition.scan import ASIDE_PREFIX
 from vitriflow.catalog import Catalog, Event, LeaseHandle, Session, SourceFile, now, take_lease, this_owner
 from vitriflow.config import Config
 from vitriflow.facility.release_permits import Permit, ReleaseReport, examine, told
