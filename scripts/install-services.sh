@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the servers and programs that tests use as they are: PostgreSQL, Chromium, RELION.
+# Installs the servers and programs that tests use as they are: PostgreSQL, Chromium, RELION,
+# OpenLDAP, and getfacl.
 # As root on Debian it installs what is missing; otherwise it says what is missing, and tests skip those parts.
 set -u
 
@@ -8,6 +9,10 @@ command -v chromium >/dev/null 2>&1 || missing="$missing chromium fonts-dejavu-c
 command -v relion_preprocess >/dev/null 2>&1 || missing="$missing relion ghostscript"
 command -v b3sum >/dev/null 2>&1 || missing="$missing b3sum"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+command -v slapd >/dev/null 2>&1 || [ -x /usr/sbin/slapd ] || missing="$missing slapd"
+command -v ldapadd >/dev/null 2>&1 || missing="$missing ldap-utils"
+command -v getfacl >/dev/null 2>&1 || missing="$missing acl"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then

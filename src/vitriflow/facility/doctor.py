@@ -19,6 +19,7 @@ from vitriflow.facility.doctor_microscopes import check_microscopes
 from vitriflow.facility.findings import Finding, Health
 from vitriflow.steps import find_step, step_names
 from vitriflow.storage import free_bytes
+from vitriflow.storage.acl import can_do_acls
 
 __all__ = ["Finding", "Health", "examine"]
 
@@ -31,6 +32,7 @@ def examine(config: Config) -> Iterator[Finding]:
         _machine,
         _gpus,
         _storage,
+        examine_acls,
         _catalog,
         _steps,
         check_microscopes,
@@ -141,6 +143,28 @@ def _storage(config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding("disk", Health.GOOD, f"{_size(free)} free at {root}")
+
+
+def examine_acls(config: Config) -> Iterator[Finding]:
+    """Say whether the file system of the storage root keeps POSIX ACLs, and whether that matters."""
+    root = config.storage.root
+    if not root.is_dir():
+        return
+    why = can_do_acls(root)
+    if why is None:
+        text = (
+            "kept in step with the people of experiments" if config.access.acls else "possible, not asked for"
+        )
+        yield Finding("ACLs", Health.GOOD, f"{root}: {text}")
+    elif config.access.acls:
+        yield Finding(
+            "ACLs",
+            Health.BAD,
+            f"{root}: {why}",
+            "Mount it with POSIX ACLs, or set access.acls = false and give access by groups.",
+        )
+    else:
+        yield Finding("ACLs", Health.NOTE, f"{root}: {why}; experiments can't be kept apart by accounts")
 
 
 def _try_writing(root: Path) -> str | None:

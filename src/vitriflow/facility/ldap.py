@@ -1,9 +1,10 @@
 """The little of LDAP that vitriflow needs: connect safely, escape, search, bind, change a group."""
 
+import math
 import ssl
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,24 @@ class Connecting(Protocol):
     def check_certificate(self) -> bool: ...  # noqa: D102
     @property
     def timeout_s(self) -> float: ...  # noqa: D102
+
+
+class _Tls(ldap3.Tls):  # type: ignore[misc]
+    """ldap3's own does without what OpenSSL checks itself today: the certificate's name in the handshake."""
+
+    def __init__(self, ca_file: Path | None, check: bool) -> None:
+        super().__init__(validate=ssl.CERT_REQUIRED if check else ssl.CERT_NONE)
+        self._ca_file, self._check = ca_file, check
+
+    def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:
+        """Put TLS around a connection's socket."""
+        context = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
+        if not self._check:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        connection.socket = context.wrap_socket(
+            connection.socket, server_hostname=connection.server.host, do_handshake_on_connect=do_handshake
+        )
 
 
 def in_filter(text: str) -> str:
@@ -100,12 +119,7 @@ def connected(settings: Connecting, user: str | None, password: str) -> Iterator
 
 
 def _bind(settings: Connecting, user: str | None, password: str) -> Any:
-    check = ssl.CERT_REQUIRED if settings.check_certificate else ssl.CERT_NONE
-    tls = ldap3.Tls(
-        validate=check,
-        ca_certs_file=str(settings.ca_file) if settings.ca_file else None,
-        version=ssl.PROTOCOL_TLS_CLIENT if settings.check_certificate else None,
-    )
+    tls = _Tls(settings.ca_file, settings.check_certificate)
     server = ldap3.Server(
         settings.url,
         use_ssl=settings.url.startswith("ldaps:"),
@@ -119,14 +133,21 @@ def _bind(settings: Connecting, user: str | None, password: str) -> Any:
         password=password if user else None,
         authentication=ldap3.SIMPLE if user else ldap3.ANONYMOUS,
         auto_bind=ldap3.AUTO_BIND_NONE,
-        receive_timeout=settings.timeout_s,
+        receive_timeout=math.ceil(settings.timeout_s),  # ldap3 takes whole seconds only
         raise_exceptions=True,
         auto_referrals=False,
     )
-    connection.open()
-    if settings.start_tls:
-        connection.start_tls()
-    connection.bind()
+    try:
+        connection.open()
+        if settings.start_tls:
+            connection.start_tls()
+        connection.bind()
+    except Exception:
+        with suppress(LDAPException, OSError):
+            connection.strategy.close()
+        if connection.socket is not None:  # ldap3 forgets the one that never got through
+            connection.socket.close()
+        raise
     return connection
 
 

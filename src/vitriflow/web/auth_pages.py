@@ -200,7 +200,7 @@ def own_token(
         if found is None or number not in (None, found.id):
             raise BadParameter("experiment", "one of your own", repr(experiment)[:80])
         number = found.id
-    more = set(scopes) - set(caller.scopes)
+    more = {one for one in scopes if one in tuple(Scope)} - set(caller.scopes)
     if more:
         raise Forbidden("scopes", "those of the token that asks", ", ".join(sorted(more))[:80], "")
     secret, row = make_token(orm, person, name, scopes, days, number)
