@@ -81,6 +81,8 @@ def test_the_artifacts_pixel_size_wins_then_the_parameter_then_the_header(tmp_pa
     by_parameter = picked(image, tmp_path, header_A=3.0, pixel_size_A=1.0)
     by_header = picked(image, tmp_path, header_A=1.0)
     assert by_artifact.n_picks == by_parameter.n_picks == by_header.n_picks == len(CENTRES)
+    assert by_header.warnings == []
+    assert any("pixel_size_A is 1, but mic.mrc says 3" in warning for warning in by_parameter.warnings)
 
 
 def test_no_pixel_size_anywhere_is_a_named_refusal(tmp_path: Path) -> None:

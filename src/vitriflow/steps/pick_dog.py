@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vitriflow.kernels.pick import Picks
 
 
+_PIXEL_AGREES = 0.02  # how far a set pixel size may be from the file's before it's told (relative)
+
+
 class PickParameters(StepParameters):
     """What to look for."""
 
@@ -91,7 +94,7 @@ class PickDog(Step[PickParameters, PickResult]):
         from vitriflow.kernels.pick import pick
 
         given = inputs["micrograph"]
-        micrograph, pixel_size_A = self._read(given, parameters, context)
+        micrograph, pixel_size_A, warnings = self._read(given, parameters, context)
         with torch_threads(self.resources(parameters).threads):
             picks = pick(
                 micrograph,
@@ -117,7 +120,6 @@ class PickDog(Step[PickParameters, PickResult]):
             "coordinates": _write(picks.coordinates[counts], picks.score[counts], "_autopick.star", context),
             "candidates": _write(picks.coordinates, picks.score, "_candidates.star", context),
         }
-        warnings = []
         if picks.n_picks == 0:
             warnings.append("no particles: nothing on this micrograph stands out from its noise")
         if picks.masked_fraction > 0.5:
@@ -135,8 +137,9 @@ class PickDog(Step[PickParameters, PickResult]):
         )
 
     @staticmethod
-    def _read(given: Artifact, parameters: PickParameters, context: Context) -> tuple[Any, float]:
-        """The image, and its pixel size: the artifact's own, else the parameter, else the header's."""
+    def _read(given: Artifact, parameters: PickParameters, context: Context) -> tuple[Any, float, list[str]]:
+        """The image, its pixel size (the artifact's own, else the parameter, else the header's), and doubts."""
+        warnings: list[str] = []
         pixel_size_A = given.pixel_size_A or parameters.pixel_size_A
         micrograph = context.recall(given.path)
         if micrograph is None or pixel_size_A is None:
@@ -144,7 +147,14 @@ class PickDog(Step[PickParameters, PickResult]):
 
             image = read_image(given.path)
             micrograph = image.array
-            pixel_size_A = pixel_size_A or image.pixel_size_A
+            header = image.pixel_size_A
+            # A header of exactly 1 A is what programs write that don't know
+            if pixel_size_A and header and header != 1.0 and abs(header / pixel_size_A - 1.0) > _PIXEL_AGREES:
+                warnings.append(
+                    f"pixel_size_A is {pixel_size_A:g}, but {given.path.name} says {header:g}; "
+                    f"{pixel_size_A:g} was used"
+                )
+            pixel_size_A = pixel_size_A or header
         if pixel_size_A is None:
             raise BadFile(
                 Reason.METADATA_MISSING,
@@ -153,7 +163,7 @@ class PickDog(Step[PickParameters, PickResult]):
                 "none",
                 "Set pixel_size_A (A) in the session or with --set pixel_size_A=VALUE.",
             )
-        return micrograph, pixel_size_A
+        return micrograph, pixel_size_A, warnings
 
 
 def _check(picks: "Picks", shape: tuple[int, int], thing: str) -> None:
