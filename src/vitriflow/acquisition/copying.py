@@ -15,9 +15,11 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -29,6 +31,7 @@ _TEMPORARY = re.compile(r"\.vitriflow-\d+\.part")
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _SYNC_WRITE = 2  # SYNC_FILE_RANGE_WRITE: begin to write back, don't wait
+_BESIDE = 256 * 1024  # bytes: less is hashed sooner than handed over
 _SYNC_EVERY = 16 * 1024**2
 _NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EMLINK, errno.EXDEV)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -99,11 +102,28 @@ class Copied:
 
 
 class Buffer:
-    """Memory that O_DIRECT can read into; one for each thread, used again for every file."""
+    """Memory that O_DIRECT can read into, and a thread that hashes beside the disk; one for each copier.
+
+    Used again for every file, so that memory doesn't grow with their size or number.
+    """
 
     def __init__(self, size: int = BLOCK) -> None:
-        self._map = mmap.mmap(-1, size)  # starts at a page
-        self.view = memoryview(self._map)
+        self.views = [memoryview(mmap.mmap(-1, size)) for _ in range(2)]  # each starts at a page
+        self._helper: ThreadPoolExecutor | None = None
+
+    def hash_beside(self, digest: blake3, part: memoryview) -> "Future[Any] | None":
+        """Begin to hash; wait for what is returned before the memory is used again. Small parts are done at once."""
+        if len(part) < _BESIDE:
+            digest.update(part)
+            return None
+        if self._helper is None:
+            self._helper = ThreadPoolExecutor(1, thread_name_prefix="hashing")
+        return self._helper.submit(digest.update, part)
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._helper is not None:
+            self._helper.shutdown()
 
 
 def temporary_for(destination: Path, number: int) -> Path:
@@ -308,24 +328,29 @@ def _pour(
 ) -> str:
     """Read all, hash it and write it; BLAKE3 in hexadecimal."""
     digest = blake3()
+    hashing: Future[Any] | None = None
     done = synced = 0
     while True:
         if stop.is_set():
             raise StoppedError
-        limiter.take(min(len(buffer.view), max(size - done, 0)), stop)
+        view = buffer.views[0]
+        limiter.take(min(len(view), max(size - done, 0)), stop)
         try:
-            got = os.readv(reading, [buffer.view])
+            got = os.readv(reading, [view])
         except OSError as error:
             raise SourceError(error) from error
         if got == 0:
             break
-        part = buffer.view[:got]
-        digest.update(part)
-        if writing is not None:
-            _write(writing, part)
-            if done + got - synced >= _SYNC_EVERY:
-                _begin_write_back(writing, synced, done + got - synced)
-                synced = done + got
+        hashing = buffer.hash_beside(digest, view[:got])
+        try:
+            if writing is not None:
+                _write(writing, view[:got])
+                if done + got - synced >= _SYNC_EVERY:
+                    _begin_write_back(writing, synced, done + got - synced)
+                    synced = done + got
+        finally:
+            if hashing is not None:
+                hashing.result()
         done += got
     if done != size:
         raise ChangedError
@@ -348,14 +373,22 @@ def _begin_write_back(descriptor: int, start: int, length: int) -> None:
 
 
 def _hash_descriptor(descriptor: int, buffer: Buffer, stop: threading.Event | None) -> tuple[str, int]:
-    digest, done = blake3(), 0
-    while got := os.readv(descriptor, [buffer.view]):
-        digest.update(buffer.view[:got])
-        done += got
-        if got % PAGE:  # the end: O_DIRECT mustn't go on from an odd place
-            break
-        if stop is not None and stop.is_set():
-            raise StoppedError
+    digest, done, turn = blake3(), 0, 0
+    hashing: Future[Any] | None = None
+    try:
+        while got := os.readv(descriptor, [buffer.views[turn]]):
+            if hashing is not None:
+                hashing.result()
+            hashing = buffer.hash_beside(digest, buffer.views[turn][:got])
+            turn = 1 - turn
+            done += got
+            if got % PAGE:  # the end: O_DIRECT mustn't go on from an odd place
+                break
+            if stop is not None and stop.is_set():
+                raise StoppedError
+    finally:
+        if hashing is not None:
+            hashing.result()
     return digest.hexdigest(), done
 
 

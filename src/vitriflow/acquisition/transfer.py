@@ -23,7 +23,7 @@ from vitriflow.acquisition.transfer_move import Job, Mover, Outcome, Step
 from vitriflow.acquisition.transfer_write import proved_files, waiting_jobs, write_outcomes
 from vitriflow.catalog import Catalog, Event, FileState, SourceFile, is_away, now
 
-_OTHERS = 256  # small files handed out ahead of their turn
+_OTHERS = 1024  # small files handed out ahead of their turn
 _TURN_S = 0.5
 _LONGEST_HOLD_S = 30.0
 
@@ -168,8 +168,11 @@ class Transfer:
 
     def _copy(self, number: int) -> None:
         buffer = Buffer()
-        while (job := self._next(prefers_movies=number == 0 and self._parallel > 1)) is not None:
-            self._mover.move(job, buffer)
+        try:
+            while (job := self._next(prefers_movies=number == 0 and self._parallel > 1)) is not None:
+                self._mover.move(job, buffer)
+        finally:
+            buffer.close()
 
     def _next(self, *, prefers_movies: bool) -> Job | None:
         board = self._board

@@ -133,11 +133,12 @@ def _prove_all(
     threads: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    local = threading.local()
+    local, buffers = threading.local(), list[Buffer]()
 
     def prove(line: ManifestLine) -> tuple[ManifestLine, Finding | str]:
         if not hasattr(local, "buffer"):
             local.buffer = Buffer()
+            buffers.append(local.buffer)
         return line, _prove(root, line, report.quick, local.buffer)
 
     done = 0
@@ -151,6 +152,8 @@ def _prove_all(
             done += line.size
             if on_progress is not None:
                 on_progress(done, report.bytes)
+    for buffer in buffers:
+        buffer.close()
 
 
 def _ahead(
