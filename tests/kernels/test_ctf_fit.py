@@ -215,11 +215,29 @@ def test_a_defocus_outside_the_range_is_not_good() -> None:
     assert fit.quality != "good"
 
 
-@pytest.mark.parametrize(("pixel_A", "defocus_A"), [(0.3, 6000.0), (3.0, 30000.0)])
+@pytest.mark.parametrize(
+    ("pixel_A", "defocus_A"), [(0.2, 6000.0), (0.3, 6000.0), (3.0, 30000.0), (7.0, 40000.0)]
+)
 def test_extreme_pixel_sizes_give_a_right_answer_or_a_named_refusal(pixel_A: float, defocus_A: float) -> None:
     case = Case(defocus_A, 400.0, pixel_size_A=pixel_A, shape=(2048, 2048), seed=14)
     fit = fitted(case)
     assert fit.quality != "good" or abs(error_of_mean(fit, case)) < 0.01 * defocus_A
+
+
+def test_an_odd_oblong_micrograph_is_fitted_like_any_other() -> None:
+    case = Case(12000.0, 800.0, -35.0, shape=(1531, 2217), ssnr=0.5, seed=15)
+    fit = fitted(case)
+    assert abs(error_of_mean(fit, case)) < 60.0
+    assert abs(angle_between(fit.defocus_angle_deg, case.angle_deg)) < 4.0
+    assert fit.quality == "good", fit.doubts
+
+
+def test_a_micrograph_saturated_in_half_of_its_pixels_is_right_or_not_good() -> None:
+    case = Case(12000.0, 400.0, 10.0, shape=(2048, 2048), seed=16)
+    image = micrograph(case)
+    spectrum = power_spectrum(image.clamp(max=float(image.median())), case.pixel_size_A)
+    fit = fit_ctf(spectrum.amplitude, spectrum.pixel_size_A, 300.0, 2.7, AMPLITUDE_CONTRAST)
+    assert fit.quality != "good" or abs(error_of_mean(fit, case)) < 0.01 * case.mean_A
 
 
 def test_pixels_too_coarse_for_rings_are_refused_by_name() -> None:

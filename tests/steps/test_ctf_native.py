@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from tests.kernels.ctf_cases import AMPLITUDE_CONTRAST, Case, micrograph
+from tests.kernels.test_ctf_tilt import PIXEL_A, tilted
 from vitriflow.cli.app import app
 from vitriflow.errors import Reason
 from vitriflow.formats import read_image, read_star, write_mrc
@@ -226,3 +227,43 @@ def test_good_rings_at_a_voltage_that_nobody_said_are_doubtful(
     assert (said.quality, unsaid.quality) == ("good", "doubtful")
     assert unsaid.defocus_u_A == said.defocus_u_A
     assert "voltage_kV" in unsaid.warnings[0]
+
+
+def test_a_pixel_size_that_the_header_contradicts_is_told(
+    tmp_path: Path, image: np.ndarray[Any, Any]
+) -> None:
+    record = run({"micrograph": saved(tmp_path, image, pixel_size_A=1.3)}, tmp_path, pixel_size_A=1.0)
+    (warning,) = record.warnings
+    assert "pixel_size_A is set to 1, but the header of micrograph.mrc says 1.3; 1 was used" in warning
+
+
+def test_uncertainties_stand_in_the_record(tmp_path: Path, image: np.ndarray[Any, Any]) -> None:
+    record = run({"micrograph": saved(tmp_path, image)}, tmp_path)
+    for value in (
+        record.defocus_u_uncertainty_A,
+        record.defocus_v_uncertainty_A,
+        record.angle_uncertainty_deg,
+    ):
+        assert value is not None
+        assert 0 < value < 100
+    assert record.phase_uncertainty_deg is None
+    assert record.tilt_deg is None
+
+
+def test_a_tilt_is_put_into_the_record_and_taken_out_of_the_fit(tmp_path: Path) -> None:
+    given = {"micrograph": saved(tmp_path, tilted(25000.0, 50.0, 70.0, seed=65).numpy(), PIXEL_A)}
+    record = run(given, tmp_path, estimate_tilt=True)
+    assert record.tilt_deg == pytest.approx(50.0, abs=4.0)
+    assert record.tilt_axis_deg == pytest.approx(70.0, abs=8.0)
+    assert record.tilt_uncertainty_deg is not None
+    assert record.fit_resolution_A is not None
+    assert record.fit_resolution_A < 8.0
+
+
+def test_a_tilt_that_cannot_be_seen_is_said_in_words(tmp_path: Path, image: np.ndarray[Any, Any]) -> None:
+    small = run({"micrograph": saved(tmp_path, image[:700, :700])}, tmp_path, estimate_tilt=True)
+    assert any("no tilt was estimated" in warning for warning in small.warnings)
+    both = {"micrograph": saved(tmp_path, image), "power_spectrum": saved(tmp_path, image)}
+    refused = run(both, tmp_path, estimate_tilt=True, input="power_spectrum")
+    assert refused.status is Status.FAILED
+    assert "says nothing of its parts" in str(refused.reason)
