@@ -13,7 +13,17 @@ from sqlalchemy import select
 
 from tests.web.conftest import running
 from tests.web.factory import World, make_world
-from vitriflow.catalog import Experiment, Microscope, Person, Sample, Session, SessionState, now
+from vitriflow.catalog import (
+    Catalog,
+    Experiment,
+    Microscope,
+    Person,
+    Sample,
+    Session,
+    SessionState,
+    now,
+    upgrade,
+)
 from vitriflow.elogbook.people import add_person, join_experiment
 from vitriflow.elogbook.tokens import make_token
 from vitriflow.web import create_app
@@ -116,7 +126,9 @@ def person(world: World, login: str) -> Person:
 
 @contextmanager
 def facility(folder: Path) -> Iterator[Facility]:
-    world = make_world(folder)
+    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
+    upgrade(catalog)
+    world = make_world(folder, catalog=catalog)
     world.add()
     raw = world.root / "raw"
     raw.mkdir(exist_ok=True)

@@ -152,7 +152,7 @@ def serve(
     address = host or settled.web.host
     application = create_app(
         settled.catalog_url,
-        open_here=is_loopback(address),
+        open_here=is_loopback(address) and not settled.web.names,  # names mean a proxy, so others
         title=settled.facility.name,
         allowed_hosts=("localhost", "127.0.0.1", "::1", *settled.web.names),
         scan_interval_s=settled.acquisition.scan_interval_s,

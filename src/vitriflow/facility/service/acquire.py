@@ -27,6 +27,7 @@ from vitriflow.catalog import (
 )
 from vitriflow.config import Config
 from vitriflow.errors import BadConfig, BadParameter, Busy
+from vitriflow.facility.access_keeper import AccessKeeper
 from vitriflow.facility.activation import AWAITS, change_settings
 from vitriflow.facility.new_folder import appeared
 from vitriflow.facility.processing_run import present
@@ -84,12 +85,14 @@ class AcquireService:
         self._started: set[str] = set()
         self._heartbeat = Heartbeat(catalog, "acquire", self._details, label)
         self._alarms = AlarmWatch(config, catalog)
+        self._access = AccessKeeper(config, catalog)
         self._release = ReleaseKeeper(config, catalog, lambda: sorted(self._held))
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop, or with ``once`` until all that's there is in."""
         self._heartbeat.start()
         self._alarms.start()
+        self._access.start()
         self._release.start()
         try:
             while not stop.is_set():
@@ -103,6 +106,7 @@ class AcquireService:
             self._children.stop()
             for lease in self._held.values():
                 present(lambda lease=lease: lease.release(self.catalog))  # type: ignore[misc]
+            self._access.stop()
             self._alarms.stop()
             self._heartbeat.stop()
 
