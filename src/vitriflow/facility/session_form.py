@@ -8,10 +8,10 @@ import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from vitriflow.elogbook import ImagingParameters
@@ -207,25 +207,31 @@ def _read_advanced(template: Template, given: Mapping[str, Any], wrong: dict[str
             model = find_step(text.step).Parameters
             if name not in model.model_fields:
                 continue
+            info = model.model_fields[name]
             try:
-                good[name] = _typed(model, name, value)
+                typed = _typed(info, value)
             except ValidationError as error:
-                wrong.setdefault(name, next(iter(_problems(error).values())))
+                wrong.setdefault(name, next(iter(_problems(error, name).values())))
+                continue
+            if info.is_required() or typed != info.default:  # a form sends its defaults too
+                good[name] = typed
     return good
 
 
-def _typed(model: type[BaseModel], name: str, value: Any) -> Any:
+def _typed(info: FieldInfo, value: Any) -> Any:
     """One value checked as a field of a model, whatever the other fields need."""
-    checked = getattr(
-        model.__pydantic_validator__.validate_assignment(model.model_construct(), name, value), name
-    )
+    for choice in get_args(info.annotation) if get_origin(info.annotation) is Literal else ():
+        if isinstance(value, str) and str(choice) == value.strip():
+            value = choice  # forms send numbers as text
+    kind: Any = Annotated[info.annotation, info]  # with the field's limits
+    checked: Any = TypeAdapter(kind).validate_python(value)
     return str(checked) if isinstance(checked, Path) else checked
 
 
-def _problems(error: ValidationError) -> dict[str, str]:
+def _problems(error: ValidationError, field: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for one in error.errors():
-        name = str(one["loc"][0]) if one["loc"] else ""
+        name = field or (str(one["loc"][0]) if one["loc"] else "")
         text = one["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
         shown = f", not {one['input']!r}" if name and not isinstance(one["input"], dict) else ""
         found.setdefault(name, f"{text}{shown}")

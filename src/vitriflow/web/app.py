@@ -18,7 +18,19 @@ from vitriflow.catalog import Catalog, views
 from vitriflow.config import Config
 from vitriflow.errors import BadConfig
 from vitriflow.facility.signing_in import authenticators_of
-from vitriflow.web import api, auth_api, auth_files, auth_pages, auth_people, logbook_api, pages, problems
+from vitriflow.web import (
+    api,
+    auth_api,
+    auth_files,
+    auth_pages,
+    auth_people,
+    log_api,
+    logbook_api,
+    logbook_pages,
+    pages,
+    problems,
+    sample_pages,
+)
 from vitriflow.web.auth import check_declared
 from vitriflow.web.live import POLL_S, Hub
 from vitriflow.web.lookup import find_scene
@@ -113,7 +125,8 @@ def create_app(
     app.state.site = site
     problems.install(app)
     app.include_router(api.router)
-    app.include_router(logbook_api.router)
+    for room in (logbook_api, log_api, logbook_pages, sample_pages):
+        app.include_router(room.router)
     app.include_router(pages.router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
         app.include_router(router)

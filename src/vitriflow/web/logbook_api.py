@@ -1,19 +1,17 @@
 """The elogbook by REST: experiments, samples, grids, the log, and the life of sessions."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path as FilePath
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path, Query, Request, UploadFile
-from fastapi.responses import FileResponse, Response
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Experiment, Grid, GridBox, LogEntry, LogFile, Microscope, Session, SessionState
+from vitriflow.catalog import Grid, GridBox, LogEntry, LogFile, Microscope, Session, SessionState
 from vitriflow.config import Config
-from vitriflow.elogbook import boxes, entries, experiments, find_session, samples
+from vitriflow.elogbook import boxes, experiments, find_session, samples
 from vitriflow.elogbook.permissions import Caller
 from vitriflow.errors import BadConfig
-from vitriflow.facility.attachments import OTHER, store_file
 from vitriflow.facility.logbook import activate_sample, change_session, read_sample_form, template_of
 from vitriflow.facility.session_form import form_fields
 from vitriflow.pipeline import template_names
@@ -32,16 +30,15 @@ RowId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Words = Annotated[str, Query(max_length=200)]
 _BLOCK = 1024 * 1024
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer} for code in (401, 403, 404, 409, 413, 422, 500, 503)
 }
-router = APIRouter(prefix="/api", responses=_ERRORS, tags=["elogbook"])
+router = APIRouter(prefix="/api", responses=ERRORS, tags=["elogbook"])
 
 Lister = Annotated[Caller, needs("own.list")]
 Creator = Annotated[Caller, needs("experiment.create")]
 Writer = Annotated[Caller, needs("experiment.write")]
 Describer = Annotated[Caller, needs("sample.write")]
-Logger = Annotated[Caller, needs("log.write")]
 Starter = Annotated[Caller, needs("session.start")]
 Controller = Annotated[Caller, needs("session.control")]
 
@@ -64,7 +61,8 @@ def config_of(site: Site) -> Config:
     return site.config
 
 
-def _change(request: Request, work: Callable[[OrmSession], T]) -> T:
+def change(request: Request, work: Callable[[OrmSession], T]) -> T:
+    """Do something to the catalog in one transaction."""
     return site_of(request).catalog.write(work)
 
 
@@ -102,7 +100,7 @@ def list_experiments(request: Request, caller: Lister, search: Words = "") -> Re
 def create_experiment(request: Request, caller: Creator, body: models.ExperimentBody) -> Response:
     """Make an experiment."""
     values = body.model_dump(exclude={"name"})
-    _change(request, lambda orm: experiments.create_experiment(orm, caller, body.name, **values).id)
+    change(request, lambda orm: experiments.create_experiment(orm, caller, body.name, **values).id)
     return json_answer(_experiment(request, body.name), 201)
 
 
@@ -123,7 +121,7 @@ def change_experiment(
         found = experiments.find_experiment(orm, experiment)
         experiments.edit_experiment(orm, caller, found, **changes)
 
-    _change(request, work)
+    change(request, work)
     return json_answer(_experiment(request, experiment))
 
 
@@ -148,12 +146,12 @@ def _experiment(request: Request, name: str) -> dict[str, Any]:
 def session_form(request: Request, template: Annotated[str, Query(max_length=64)] = "") -> Response:
     """The questions of a sample's form, made from the parameters that the template's steps have."""
     named = {"template": template} if template else {}
-    found = template_of(_shipped(named), site_of(request).config)
+    found = template_of(check_template(named), site_of(request).config)
     fields = [field.as_dict() for field in form_fields(found)]
     return json_answer({"template": found.name, "templates": template_names(), "fields": fields})
 
 
-def _shipped(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_template(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings whose template is one by name: a request never names a file of the server."""
     named = settings.get("template")
     if named and named not in template_names():
@@ -176,14 +174,14 @@ def create_sample(
     request: Request, caller: Describer, experiment: ExperimentName, body: models.SampleBody
 ) -> Response:
     """Make a sample; its imaging parameters are checked as the form is."""
-    settings = read_sample_form(_shipped(body.settings), site_of(request).config)
+    settings = read_sample_form(check_template(body.settings), site_of(request).config)
 
     def work(orm: OrmSession) -> None:
         award = experiments.find_experiment(orm, experiment)
         how = {"title": body.title, "description": body.description, "settings": settings}
         samples.create_sample(orm, caller, award, body.name, **how)  # type: ignore[arg-type]
 
-    _change(request, work)
+    change(request, work)
     return json_answer(_sample(request, experiment, body.name), 201)
 
 
@@ -206,12 +204,12 @@ def change_sample(
         name: value for name, value in body.model_dump(exclude_unset=True).items() if value is not None
     }
     if "settings" in changes:
-        changes["settings"] = read_sample_form(_shipped(changes["settings"]), site_of(request).config)
+        changes["settings"] = read_sample_form(check_template(changes["settings"]), site_of(request).config)
 
     def work(orm: OrmSession) -> None:
         samples.edit_sample(orm, caller, samples.find_sample(orm, experiment, sample), **changes)
 
-    _change(request, work)
+    change(request, work)
     return json_answer(_sample(request, experiment, sample))
 
 
@@ -228,7 +226,7 @@ def clone_sample(
     def work(orm: OrmSession) -> None:
         samples.clone_sample(orm, caller, samples.find_sample(orm, experiment, sample), body.name)
 
-    _change(request, work)
+    change(request, work)
     return json_answer(_sample(request, experiment, body.name), 201)
 
 
@@ -321,7 +319,7 @@ def create_box(
         award = experiments.find_experiment(orm, experiment)
         boxes.create_box(orm, caller, award, body.name, **body.model_dump(exclude={"name"}))
 
-    _change(request, work)
+    change(request, work)
     return json_answer(_experiment(request, experiment)["boxes"], 201)
 
 
@@ -335,136 +333,5 @@ def change_grid(
     def work(orm: OrmSession) -> None:
         boxes.edit_grid(orm, caller, of_experiment(orm, experiment, Grid, grid, "grid"), **changes)
 
-    _change(request, work)
+    change(request, work)
     return json_answer(_experiment(request, experiment)["boxes"])
-
-
-# ---- the log
-
-
-@router.get("/experiments/{experiment}/log", dependencies=[needs("log.read")])
-def list_log(
-    request: Request,
-    experiment: ExperimentName,
-    search: Words = "",
-    tag: Annotated[str, Query(max_length=60)] = "",
-    session: Annotated[str, Query(max_length=128)] = "",
-    automatic: bool | None = None,
-    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> Response:
-    """Log entries, newest first."""
-
-    def work(orm: OrmSession) -> dict[str, Any]:
-        award = experiments.find_experiment(orm, experiment)
-        wanted = own_session(orm, award, session).id if session else None
-        how: dict[str, Any] = {"search": search, "tag": tag, "automatic": automatic, "before": before}
-        found = entries.list_entries(orm, award.id, session_id=wanted, limit=limit, **how)
-        return {"entries": found, "tags": entries.known_tags(orm, award.id)}
-
-    return json_answer(site_of(request).read(work))
-
-
-def own_session(orm: OrmSession, award: Experiment, key: str) -> Session:
-    """A session by its key, if it's of this experiment.
-
-    Raises
-    ------
-    NotFound
-        When it isn't.
-    """
-    from sqlalchemy import select
-
-    from vitriflow.catalog import Sample
-
-    mine = select(Session).join(Sample, Sample.id == Session.sample_id)
-    found = orm.scalar(mine.where(Session.key == key, Sample.experiment_id == award.id))
-    if found is None:
-        raise NotFound("session", f"the key of a session of {award.name}", key[:128])
-    return found
-
-
-@router.post("/experiments/{experiment}/log", status_code=201)
-def write_entry(
-    request: Request, caller: Logger, experiment: ExperimentName, body: models.EntryBody
-) -> Response:
-    """Write into the log."""
-
-    def work(orm: OrmSession) -> dict[str, Any]:
-        award = experiments.find_experiment(orm, experiment)
-        sample = samples.find_sample(orm, experiment, body.sample) if body.sample else None
-        session = own_session(orm, award, body.session) if body.session else None
-        about: dict[str, Any] = {"sample": sample, "session": session, "exposure_id": body.exposure_id}
-        entries.write_entry(orm, caller, award, body.text, tags=body.tags, **about)
-        return entries.list_entries(orm, award.id, limit=1)[0]
-
-    return json_answer(_change(request, work), 201)
-
-
-@router.patch("/experiments/{experiment}/log/{entry}")
-def change_entry(
-    request: Request, caller: Logger, experiment: ExperimentName, entry: RowId, body: models.EntryChange
-) -> Response:
-    """Change one's own entry (an operator: anybody's)."""
-
-    def work(orm: OrmSession) -> None:
-        row = of_experiment(orm, experiment, LogEntry, entry, "log entry")
-        entries.edit_entry(orm, caller, row, body.text, body.tags)
-
-    _change(request, work)
-    return json_answer({"id": entry})
-
-
-@router.post("/experiments/{experiment}/log/{entry}/strike")
-def strike_entry(request: Request, caller: Logger, experiment: ExperimentName, entry: RowId) -> Response:
-    """Strike an entry out; it stays readable."""
-
-    def work(orm: OrmSession) -> None:
-        entries.strike_entry(orm, caller, of_experiment(orm, experiment, LogEntry, entry, "log entry"))
-
-    _change(request, work)
-    return json_answer({"id": entry})
-
-
-@router.post("/experiments/{experiment}/log/{entry}/files", status_code=201)
-def add_file(
-    request: Request, caller: Logger, experiment: ExperimentName, entry: RowId, file: UploadFile
-) -> Response:
-    """Add a file or picture to an entry."""
-    site = site_of(request)
-    site.read(lambda orm: of_experiment(orm, experiment, LogEntry, entry, "log entry").id)
-    return json_answer(attach(site, caller, experiment, entry, file), 201)
-
-
-def attach(site: Site, caller: Caller, experiment: str, entry: int, file: UploadFile) -> dict[str, Any]:
-    """Put an uploaded file away and tie it to an entry."""
-    stored = store_file(config_of(site).storage.root, _blocks(file))
-
-    def work(orm: OrmSession) -> dict[str, Any]:
-        row = of_experiment(orm, experiment, LogEntry, entry, "log entry")
-        how: dict[str, Any] = {"media_type": stored.media_type, "size": stored.size, "blake3": stored.blake3}
-        made = entries.attach_file(orm, caller, row, name=file.filename or "file", path=stored.path, **how)
-        return {"id": made.id, "name": made.name, "size": made.size, "media_type": made.media_type}
-
-    return site.catalog.write(work)
-
-
-def _blocks(file: UploadFile) -> Iterator[bytes]:
-    while block := file.file.read(_BLOCK):
-        yield block
-
-
-@router.get("/experiments/{experiment}/files/{file}", dependencies=[needs("log.read")])
-def get_file(request: Request, experiment: ExperimentName, file: RowId) -> Response:
-    """A file of a log entry. Only pictures are shown in the browser; all else is downloaded."""
-    site = site_of(request)
-    row = site.read(lambda orm: of_experiment(orm, experiment, LogFile, file, "file"))
-    root = config_of(site).storage.root
-    path = FilePath(root) / row.path  # named by us, by its hash
-    if not path.is_file():
-        raise NotFound(
-            "file", "a file of this entry on disk", "nothing", "It may be in a backup of the storage."
-        )
-    shown = row.media_type if row.media_type.startswith("image/") else OTHER
-    how = "inline" if shown != OTHER else "attachment"
-    return FileResponse(path, media_type=shown, filename=row.name, content_disposition_type=how)

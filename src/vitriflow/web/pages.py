@@ -7,6 +7,8 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import views
+from vitriflow.elogbook.access import subject_of_session
+from vitriflow.elogbook.permissions import may
 from vitriflow.web import words
 from vitriflow.web.api import ExposureId, Offset, ProcessingName, SessionKey, Word
 from vitriflow.web.auth import Caller, needs
@@ -119,9 +121,10 @@ def _gallery_values(
     }
 
 
-@router.get("/sessions/{key}", dependencies=[needs("session.read")])
+@router.get("/sessions/{key}")
 def session_page(
     request: Request,
+    caller: Annotated[Caller, needs("session.read")],
     key: SessionKey,
     processing: ProcessingName = None,
     status: Word = "all",
@@ -139,12 +142,21 @@ def session_page(
             **_summary_values(site, db, scene),
             **_side_values(db, scene),
             **_gallery_values(site, db, scene, status, reason, sort, order, offset),
+            "deeds": _deeds(db, caller, key, scene.session.state),
             "plotted": [
                 (name, words.QUANTITIES[name]) for name in PLOTTED if name not in ("early_A", "late_A")
             ],
         }
 
     return site.render(request, "session.html", site.read(work))
+
+
+def _deeds(db: OrmSession, caller: Caller, key: str, state: str) -> list[str]:
+    """What the caller may do to the session now: pause, resume, stop."""
+    subject = subject_of_session(db, key)
+    if subject is None or not may(caller, "session.control", subject):
+        return []
+    return {"active": ["pause", "stop"], "paused": ["resume", "stop"], "closed": ["resume"]}.get(state, [])
 
 
 @router.get("/sessions/{key}/part/summary", dependencies=[needs("session.read")])
