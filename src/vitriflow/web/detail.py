@@ -194,6 +194,10 @@ FACTS: dict[str, tuple[tuple[str, str, str, int], ...]] = {
         ("fit_resolution_A", "Fits to", "Å", 2),
         ("cross_correlation", "Correlation", "", 3),
         ("defocus_uncertainty_A", "Defocus uncertainty", "Å", 0),
+        ("angle_uncertainty_deg", "Angle uncertainty", "°", 1),
+        ("phase_uncertainty_deg", "Phase uncertainty", "°", 1),
+        ("tilt_deg", "Specimen tilt", "°", 1),
+        ("tilt_axis_deg", "Tilt axis", "°", 0),
         ("ice_ring", "Ice ring strength", "", 2),
     ),
     "pick": (
