@@ -5,6 +5,7 @@ written as float32 (5 bytes), warped (8), transformed in two passes (16), and ad
 into two sums (20), at the bandwidth that a copy on the same GPU reaches.
 """
 
+import argparse
 import functools
 import statistics
 import time
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import Case, Made, make_movie
 from benchmarks.measure import table, workspace
-from benchmarks.motion import FALCON, K3, field_error
+from benchmarks.motion import field_error
+from benchmarks.motion_cases import FALCON, K3
 from vitriflow.formats import open_movie, read_gain
 from vitriflow.kernels import Corrected, MotionSettings, correct_movie, gain_factor
 from vitriflow.simulate import MovieSpec
@@ -180,5 +182,23 @@ def _report(data: dict[str, Any]) -> str:
     )
 
 
+_TINY = MovieSpec(shape=(512, 512), n_frames=6, dose_per_frame_e_per_A2=4.0, seed=2, n_views=8)
+
+
+def main() -> None:
+    """``python -m benchmarks.gpu [--device cpu] [--tiny] [--threads N]``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--device", help="cuda:0 where there is one; cpu shows that the benchmark runs")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a movie of 512 x 512 x 6 in place of 4096 x 4096 x 40"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=_THREADS, help="that decode, and that compute on a CPU"
+    )
+    asked = parser.parse_args()
+    specs = [("tiny", _TINY)] if asked.tiny else None
+    print(run(full=False, device=asked.device, specs=specs, threads=asked.threads)[0])
+
+
 if __name__ == "__main__":
-    print(run(full=False)[0])
+    main()

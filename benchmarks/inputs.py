@@ -20,13 +20,15 @@ class Case:
     """A movie to make, and how both programs are told about it.
 
     ``gain`` is "given" (raw counts and their reference), "none" (a camera without a pattern) or
-    "withheld" (raw counts, and nobody says how they are to be corrected).
+    "withheld" (raw counts, and nobody says how they are to be corrected). ``bin_factor`` is what the
+    micrograph is binned by: 2 for super-resolution.
     """
 
     name: str
     spec: MovieSpec
     format: FileFormat = FileFormat.TIFF_LZW
     gain: str = "given"
+    bin_factor: float = 1.0
 
     @property
     def key(self) -> str:

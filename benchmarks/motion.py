@@ -33,8 +33,9 @@ from benchmarks.measure import (
     table,
     workspace,
 )
+from benchmarks.motion_cases import full_cases, short_cases
 from vitriflow.kernels.motion_field import MotionField
-from vitriflow.simulate import FileFormat, MotionSpec, MovieSpec, Truth
+from vitriflow.simulate import Truth
 
 _EVALUATED = 16  # points along each side where errors are taken
 GOAL_WORSE_PX = 0.02
@@ -78,6 +79,7 @@ class Outcome:
     native_star: Error | None
     native_said: str
     relion: Error | None
+    motioncor: Error | None
     file_MB: float
 
     def record(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class Outcome:
                     ("native", self.native),
                     ("native_star", self.native_star),
                     ("relion", self.relion),
+                    ("motioncor", self.motioncor),
                 )
             },
             "native_said": self.native_said,
@@ -106,6 +109,7 @@ def race(made: Made, folder: Path, rounds: int) -> Outcome:
     """Let vitriflow, cold and warm, and RELION take turns on one movie."""
     records: list[dict[str, Any]] = []
     stars: list[Path] = []
+    logs: list[Path] = []
     settings = peers.motion_settings(made)
     folder.mkdir(parents=True, exist_ok=True)
     earlier = folder / f"earlier{made.path.suffix}"  # the same movie as the worker's one before
@@ -126,9 +130,16 @@ def race(made: Made, folder: Path, rounds: int) -> Outcome:
         stars.append(star)
         return turn
 
+    def other(_number: int) -> Turn:
+        turn, log = peers.motioncor_motion(made, folder / "motioncor")
+        logs.append(log)
+        return turn
+
     programs = {"cold": cold, "warm": warm}
     if peers.relion() is not None:
         programs["relion"] = theirs
+    if peers.motioncor() is not None:
+        programs["motioncor"] = other
     series = alternate(programs, rounds)
     record, spec = records[-1], made.case.spec
     done = record["status"] == "done"
@@ -139,89 +150,13 @@ def race(made: Made, folder: Path, rounds: int) -> Outcome:
         field_error(peers.field_of_star(Path(record["motion"]), spec.shape), made.truth) if done else None,
         "; ".join([*(record["warnings"] or []), *([] if done else [record["reason"]])]),
         field_error(peers.field_of_star(stars[-1], spec.shape), made.truth) if stars else None,
+        field_error(peers.field_of_motioncor(logs[-1], spec.shape), made.truth) if logs else None,
         round(made.path.stat().st_size / 1e6, 1),
     )
 
 
 def _told(record: dict[str, Any]) -> dict[str, float]:
     return {"step_s": record["seconds"], "step_peak_GB": record["peak_memory_bytes"] / 1e9}
-
-
-FALCON = MovieSpec(
-    shape=(4096, 4096), n_frames=40, dose_per_frame_e_per_A2=1.0, defocus_u_A=12200, defocus_v_A=11800
-)
-K3 = FALCON.model_copy(update={"shape": (4092, 5760)})
-K2 = FALCON.model_copy(update={"shape": (3710, 3838), "dtype": "uint16"})
-_STRONG_DOMING = MotionSpec(doming_A=10.0)
-
-
-def short_cases() -> list[Case]:
-    """One movie of the size that issue B names, and small ones for the error."""
-    small = FALCON.model_copy(update={"shape": (2048, 2048), "n_frames": 16})
-    return [
-        Case("falcon-1.0", FALCON.model_copy(update={"seed": 101})),
-        Case("small-0.5", small.model_copy(update={"seed": 102, "dose_per_frame_e_per_A2": 0.5})),
-        Case("small-1.0", small.model_copy(update={"seed": 103})),
-        Case("small-2.0", small.model_copy(update={"seed": 104, "dose_per_frame_e_per_A2": 2.0})),
-        Case("small-doming", small.model_copy(update={"seed": 105, "motion": _STRONG_DOMING})),
-    ]
-
-
-def full_cases() -> list[Case]:
-    """Cameras by doses by seeds, then what is hard."""
-    cases = []
-    flat = {"gain_spread": 0.0, "n_dead_columns": 0, "n_dead_pixels": 0}
-    cameras = (
-        ("falcon-eer", FALCON.model_copy(update=flat), FileFormat.EER, "none"),
-        ("k3-lzw", K3, FileFormat.TIFF_LZW, "given"),
-        ("k2-mrc", K2, FileFormat.MRC, "given"),
-        ("falcon-lzw", FALCON, FileFormat.TIFF_LZW, "given"),
-    )
-    for name, spec, form, gain in cameras:
-        for dose in (0.5, 1.0, 2.0):
-            for seed in (201, 202, 203):
-                update = {"seed": seed, "dose_per_frame_e_per_A2": dose}
-                cases.append(Case(f"{name}-{dose}-{seed}", spec.model_copy(update=update), form, gain))
-    hard: list[tuple[str, dict[str, Any], str]] = [
-        ("8-frames", {"n_frames": 8}, "given"),
-        ("8-frames-5e", {"n_frames": 8, "dose_per_frame_e_per_A2": 5.0}, "given"),
-        ("80-frames", {"n_frames": 80, "dose_per_frame_e_per_A2": 0.5}, "given"),
-        ("strong-doming", {"motion": _STRONG_DOMING}, "given"),
-        ("hot-pixels", {"n_hot_pixels": 2000, "n_dead_columns": 4}, "given"),
-        ("gain-withheld", {"gain_spread": 0.03}, "withheld"),
-        ("carbon-edge", {"carbon_edge": True}, "given"),
-        ("empty-hole", {"n_particles": 0}, "given"),
-    ]
-    for name, update, gain in hard:
-        for seed in (301, 302):
-            cases.append(
-                Case(f"{name}-{seed}", FALCON.model_copy(update={**update, "seed": seed}), gain=gain)
-            )
-    return cases + real_motion_cases()
-
-
-def real_motion_cases() -> list[Case]:
-    """K2 movies that move as real ones did (EMPIAR-10204), where those curves are at hand."""
-    from benchmarks.picking import data_folder
-
-    stars = sorted((data_folder() / "empiar-10204-relion5" / "MotionCorr").glob("*.star"))
-    return [
-        Case(
-            f"real-motion-{star.stem}",
-            K2.model_copy(
-                update={
-                    "seed": 401 + number,
-                    "n_frames": 24,
-                    "pixel_size_A": 0.885,
-                    "voltage_kV": 200.0,
-                    "spherical_aberration_mm": 1.4,
-                    "dose_per_frame_e_per_A2": 1.277,
-                    "motion": MotionSpec(relion_star=star),
-                }
-            ),
-        )
-        for number, star in enumerate(stars)
-    ]
 
 
 def run(
@@ -282,6 +217,8 @@ def _times(outcome: Outcome) -> str:
     )
     if "relion" in series:
         rows.append(_time_row("RELION, whole command", series["relion"], series["relion"].wall()))
+    if "motioncor" in series:
+        rows.append(_time_row("MotionCor, on its GPU", series["motioncor"], series["motioncor"].wall()))
     text += table(("program", "wall s", "CPU s of the command", "peak memory GB"), rows)
     ratio = _ratio(outcome)
     if ratio is not None:
@@ -343,7 +280,12 @@ def _errors(outcomes: list[Outcome]) -> str:
         "applied, and as the STAR says it, whose local part is RELION's cubic in time. The last two are "
         "RELION's wall time and peak memory over ours (warm step, whole command).\n\n"
     )
-    said = [f"- {o.made.case.name}: vitriflow said: {o.native_said}" for o in outcomes if o.native_said]
+    said = [
+        f"- {o.made.case.name}: MotionCor's whole frames alone, without its patches: {o.motioncor.blurring_px:.3f} px"
+        for o in outcomes
+        if o.motioncor is not None
+    ]
+    said += [f"- {o.made.case.name}: vitriflow said: {o.native_said}" for o in outcomes if o.native_said]
     return note + table(head, rows) + ("\n\n" + "\n".join(said) if said else "")
 
 

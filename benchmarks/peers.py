@@ -1,6 +1,7 @@
 """The programs that we are measured against, and how their results are read.
 
-RELION is found on the PATH (Debian's ``relion``); ctffind where ``VITRIFLOW_CTFFIND`` says.
+RELION is found on the PATH (Debian's ``relion``); ctffind where ``VITRIFLOW_CTFFIND`` says, MotionCor2 or 3
+(which need a GPU of NVIDIA's) where ``VITRIFLOW_MOTIONCOR`` says.
 """
 
 import json
@@ -19,12 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.inputs import EER_RAW_PER_FRACTION, Made
-from benchmarks.measure import CORES, Turn, Usage, measure
+from benchmarks.measure import CORES, Failed, Turn, Usage, measure
 from vitriflow.formats import read_star, write_star
 from vitriflow.kernels.motion_field import MotionField
 from vitriflow.simulate import FileFormat, MovieSpec
 
 CTFFIND_VARIABLE = "VITRIFLOW_CTFFIND"
+MOTIONCOR_VARIABLE = "VITRIFLOW_MOTIONCOR"
 CLI = (sys.executable, "-m", "vitriflow.cli")
 
 Floats = NDArray[np.float64]
@@ -40,6 +42,8 @@ def versions() -> dict[str, str]:
         found["relion"] = match.group(1) if match else "unknown"
     if ctffind() is not None:
         found["ctffind"] = str(Path(str(ctffind())).name)
+    if motioncor() is not None:
+        found["motioncor"] = str(Path(str(motioncor())).name)
     return found
 
 
@@ -51,6 +55,12 @@ def relion() -> str | None:
 def ctffind() -> str | None:
     """The ctffind that the person who runs this named."""
     named = os.environ.get(CTFFIND_VARIABLE)
+    return named if named and Path(named).is_file() else None
+
+
+def motioncor() -> str | None:
+    """The MotionCor2 or 3 that the person who runs this named."""
+    named = os.environ.get(MOTIONCOR_VARIABLE)
     return named if named and Path(named).is_file() else None
 
 
@@ -85,6 +95,8 @@ def motion_settings(made: Made) -> dict[str, object]:
         "patches_x": 5,
         "write_unweighted": "true",
     }
+    if made.case.bin_factor != 1.0:
+        settings["bin_factor"] = made.case.bin_factor
     if made.gain is not None:
         settings["gain_reference"] = made.gain
     if made.case.format is FileFormat.EER:
@@ -115,7 +127,8 @@ def relion_motion(made: Made, out: Path) -> tuple[Turn, Path]:
     movies = pd.DataFrame({"rlnMicrographMovieName": [link.name], "rlnOpticsGroup": [1]})
     write_star(out / "in.star", {"optics": optics, "movies": movies})
     command: list[str | Path] = [str(relion()), "--i", "in.star", "--o", "MC/", "--use_own"]
-    command += ["--j", str(CORES), "--patch_x", "5", "--patch_y", "5", "--bin_factor", "1"]
+    command += ["--j", str(CORES), "--patch_x", "5", "--patch_y", "5"]
+    command += ["--bin_factor", f"{made.case.bin_factor:g}"]
     command += ["--bfactor", "150", "--dose_per_frame", f"{spec.dose_per_frame_e_per_A2:g}"]
     command += ["--preexposure", "0", "--dose_weighting", "--angpix", f"{spec.pixel_size_A:g}"]
     command += ["--voltage", f"{spec.voltage_kV:g}", "--save_noDW", "--grouping_for_ps", "4"]
@@ -126,6 +139,36 @@ def relion_motion(made: Made, out: Path) -> tuple[Turn, Path]:
     shutil.rmtree(out / "MC", ignore_errors=True)
     usage = measure(command, cwd=out)
     return Turn(usage), out / "MC" / "movie.star"
+
+
+# -- MotionCor -------------------------------------------------------------------------------
+
+_MOTIONCOR_INPUT = {".mrc": "-InMrc", ".tif": "-InTiff", ".eer": "-InEer"}
+
+
+def motioncor_motion(made: Made, out: Path) -> tuple[Turn, Path]:
+    """Run MotionCor2 or 3 on one movie; returns its usage and the log of the whole frames' shifts."""
+    spec = made.case.spec
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    command: list[str | Path] = [str(motioncor()), _MOTIONCOR_INPUT[made.path.suffix], made.path]
+    command += ["-OutMrc", out / "movie.mrc", "-Patch", "5", "5", "-Bft", "150"]
+    command += ["-PixSize", f"{spec.pixel_size_A:g}", "-kV", f"{spec.voltage_kV:g}"]
+    command += ["-FmDose", f"{spec.dose_per_frame_e_per_A2:g}", "-FtBin", f"{made.case.bin_factor:g}"]
+    command += ["-LogDir", f"{out}/"]
+    if made.gain is not None:
+        command += ["-Gain", made.gain]
+    usage = measure(command, cwd=out)
+    logs = sorted(out.glob("*-Full.log"))
+    if not logs:
+        raise Failed(f"MotionCor left no *-Full.log:\n{usage.stdout[-500:].decode(errors='replace')}")
+    return Turn(usage), logs[0]
+
+
+def field_of_motioncor(path: Path, shape: tuple[int, int]) -> MotionField:
+    """The shifts of whole frames in MotionCor's log: number, x, y (px). Its patches aren't in there."""
+    rows = np.atleast_2d(np.loadtxt(path, comments="#"))
+    return MotionField.from_relion(rows[:, [2, 1]], None, shape)
 
 
 def field_of_star(path: Path, shape: tuple[int, int]) -> MotionField:

@@ -142,6 +142,31 @@ def test_ctffind_is_asked_in_its_own_order_and_its_table_is_read(
     assert answers[12:] == ["no", "no", "no", "yes", "0", "3.15", "0.2", "no"]
 
 
+def test_motioncor_is_asked_with_what_it_needs_and_its_log_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "MotionCor2"
+    program.write_text(
+        '#!/bin/sh\necho "$@" > asked\nprintf "# frame x y\\n 1 0.0 0.0\\n 2 1.5 -2.5\\n" > movie-Full.log\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv(peers.MOTIONCOR_VARIABLE, str(program))
+    made = make_movie(Case("tiny", SPEC, bin_factor=2.0), tmp_path / "made")
+    _, log = peers.motioncor_motion(made, tmp_path / "out")
+    field = peers.field_of_motioncor(log, SPEC.shape)
+    assert field.mean_shifts().tolist() == [[0.0, 0.0], [-2.5, 1.5]]  # y, then x
+    asked = (tmp_path / "out" / "asked").read_text()
+    for words in (
+        f"-InTiff {made.path}",
+        f"-Gain {made.gain}",
+        "-FmDose 2",
+        "-PixSize 1.3",
+        "-FtBin 2",
+        "-kV 300",
+    ):
+        assert words in asked
+
+
 def test_a_goal_that_is_missed_says_no_and_one_without_a_peer_says_so() -> None:
     data = {
         "motion": {
