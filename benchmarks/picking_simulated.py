@@ -90,6 +90,7 @@ CASES = (
     Case("carbon edge", {"carbon_edge": True}),
     Case("ice crystals", {"n_ice_crystals": 5}),
 )
+TIMED = Case("usual")
 EMPTY = (
     Case("empty ice", {"n_particles": 0}),
     Case("empty, carbon edge", {"n_particles": 0, "carbon_edge": True}),
@@ -139,7 +140,7 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _times(folder: Path, shape: tuple[int, int], rounds: int, with_relion: bool) -> dict[str, Series]:
     """Seconds for one micrograph: a worker that is warm, a process of its own, and RELION."""
-    case = CASES[3]
+    case = TIMED
     path, _ = make_micrograph("pick-timed", case.spec(FIRST_SEED, shape), folder)
     image = np.asarray(read_image(path).array, dtype=np.float32)
     d = case.diameter_A
@@ -170,7 +171,10 @@ def _times(folder: Path, shape: tuple[int, int], rounds: int, with_relion: bool)
 
 
 def run(
-    full: bool, shape: tuple[int, int] = SHAPE, timed_shape: tuple[int, int] = TIMED_SHAPE
+    full: bool,
+    shape: tuple[int, int] = SHAPE,
+    timed_shape: tuple[int, int] = TIMED_SHAPE,
+    rounds: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Score all kinds of fields, and time one."""
     with_relion = shutil.which("relion_autopick") is not None
@@ -188,7 +192,7 @@ def run(
             data["empty"][case.name] = {"vitriflow": mine, "relion_log": theirs}
             said = "-" if theirs is None else f"{theirs['picks']:.0f}"
             empty_rows.append([case.name, f"{mine['picks']:.0f}", said])
-        series = _times(folder, timed_shape, 7 if full else 5, with_relion)
+        series = _times(folder, timed_shape, rounds or (7 if full else 5), with_relion)
     data["mean"] = {
         who: _means([case[who] for case in data["cases"].values()])
         for who in ("vitriflow", "relion_log")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from benchmarks.inputs import Case
 
-from benchmarks import ctf, end_to_end, gpu, measure, motion, peers, picking, web
+from benchmarks import ctf, end_to_end, gpu, measure, motion, peers, picking, picking_simulated, web
 from vitriflow.simulate import MovieSpec
 
 TOY = MovieSpec(shape=(512, 512), n_frames=5, dose_per_frame_e_per_A2=6.0, seed=2, n_views=8)
@@ -94,6 +94,17 @@ def test_picking_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path:
     text, data = picking.run_real()
     assert "not found, set VITRIFLOW_DATA" in text
     assert data == {}
+
+
+def test_picking_scores_simulated_fields_and_times_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picking_simulated, "CASES", picking_simulated.CASES[3:4])
+    monkeypatch.setattr(picking_simulated, "EMPTY", picking_simulated.EMPTY[:1])
+    monkeypatch.setattr(picking_simulated.shutil, "which", lambda name: None)
+    text, data = picking_simulated.run(False, shape=(768, 768), timed_shape=(768, 768), rounds=1)
+    assert data["mean"]["vitriflow"]["f1"] > 0.8
+    assert data["empty"]["empty ice"]["vitriflow"]["picks"] == 0
+    assert set(data["seconds"]) == {"vitriflow, in a worker", "vitriflow, a process of its own"}
+    assert "| usual, full contrast | " in text
 
 
 def test_web_answers_over_a_small_catalog() -> None:
