@@ -16,14 +16,14 @@ from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.acquisition.custody import MOVED, FileChange, Recorder, files_left, known_files, rows_of
 from vitriflow.acquisition.intake_write import ExposureChange, IntakeWriter, hash_file
-from vitriflow.acquisition.metadata import Found, MetadataFinder
-from vitriflow.acquisition.recognise import FileKind, item_of, recognise
-from vitriflow.acquisition.scan import SETTLE_S, FileSeen, Scanner, SourceLostError, name_of
+from vitriflow.acquisition.movies import MovieDesk
+from vitriflow.acquisition.recognise import FileKind
+from vitriflow.acquisition.scan import SETTLE_S, FileSeen, Scanner, SourceLostError
 from vitriflow.acquisition.survey import Survey
-from vitriflow.acquisition.watch import Clock, Judge, Verdict, Watched
+from vitriflow.acquisition.watch import Clock, Judge, Watched
 from vitriflow.catalog import Catalog, Exposure, ExposureState, FileState, SourceFile, now
 from vitriflow.errors import BadFile, Reason
-from vitriflow.formats import Completeness, State, check_complete
+from vitriflow.formats import State, check_complete
 
 _FINISH_PER_LOOK_S = 2.0  # hashing is cut up, so that a backlog shows up bit by bit
 _RECENT = 256  # files that were settled a moment ago, looked at in each round
@@ -81,6 +81,8 @@ class Intake:
         Told of files that were hashed in place, before the catalog is.
     is_moving
         Whether a file is being copied just now: then what became of it is decided later.
+    fence
+        Called in each transaction; raises when this session was taken over by another process.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Intake:
         mode: str = "in_place",
         record: Recorder = lambda _files: None,
         is_moving: Callable[[str], bool] = lambda _key: False,
+        fence: Callable[[OrmSession], None] = lambda _orm: None,
     ) -> None:
         self.catalog = catalog
         self.session_id = session_id
@@ -104,25 +107,24 @@ class Intake:
         self.mode = mode
         self.judge = Judge(quiet_s, patience_s, clock)
         self.scanner = Scanner(source, clock=clock, may_be_empty=lambda: not files_left(catalog, session_id))
-        self._writer = IntakeWriter(catalog, session_id, source, kind, mode, record)
+        self._writer = IntakeWriter(catalog, session_id, source, kind, mode, record, fence)
         self._is_moving = is_moving
         self._watched: dict[str, Watched] = {}
         self._done: dict[str, _Done] = {}
         self._rows: dict[str, int] = {}  # newest generation of each file that the catalog knows
-        self._recent: deque[tuple[float, str]] = deque(maxlen=_RECENT)  # settled a moment ago: looked at in each round
+        self._recent: deque[tuple[float, str]] = deque(
+            maxlen=_RECENT
+        )  # settled a moment ago: looked at in each round
         self._postponed: set[str] = set()  # changed while they were being copied
         self._missing: dict[str, float] = {}  # dealt with, not there any more: since when
-        self._items: dict[str, str] = {}
         self._problems: dict[str, str] = {}
         self._denied: set[str] = set()  # couldn't be read: looked at again when it can
         self._broken: dict[str, float] = {}  # structure broken: copied as they are after a long while
         self._hashes: dict[str, str] = {}  # of exposures that were taken in before files had rows
         self._arriving: set[str] = set()  # exposures that aren't whole yet
-        self._frames: dict[str, int | None] = {}
         self._survey = Survey(kind)
         self._lost = False
-        self._metadata = MetadataFinder()
-        self._expects_metadata: set[str] = set()
+        self._movies = MovieDesk(self.judge, self._survey, kind, mode)
         self._load()
 
     def _load(self) -> None:
@@ -145,11 +147,11 @@ class Intake:
 
         for row in self.catalog.read(work):
             if row.problem_code != Reason.DUPLICATE_NAME:
-                self._items[row.item] = row.key
+                self._movies.items[row.item] = row.key
             if row.state == ExposureState.COMPLETE or row.complete_at is not None:
-                self._note_frames(row.key, row.details.get("n_frames"))
+                self._movies.note_frames(row.key, row.details.get("n_frames"))
                 if row.details.get("metadata_file"):
-                    self._expects_metadata.add(row.software)
+                    self._movies.expects_metadata.add(row.software)
             elif row.state == ExposureState.PROBLEM:
                 self._problems[row.key] = row.problem_code or ""
                 if row.problem_code == Reason.UNREADABLE:
@@ -251,7 +253,7 @@ class Intake:
         key, kind = file.key, self._survey.kind(file.key)
         if kind == FileKind.MOVIE:
             was_problem = self._problems.pop(key, None)
-            self.judge.forget_frames(self._frames.pop(key, None))
+            self._movies.forget(key)
             cleared = {"problem_code": None, "problem": None}
             changes.exposures.append(ExposureChange(file, ExposureState.SEEN, cleared))
             self._arriving.add(key)
@@ -308,9 +310,14 @@ class Intake:
         report.queued = sum(change.state == FileState.COMPLETE for change in changes.files)
 
     def _judge_movie(self, watched: Watched, report: LookReport, changes: _Changes) -> bool:
-        change = self._finish(watched, report)
+        change = self._movies.finish(watched, self.scanner.files)
         if change is None:
             return False
+        self._settle(change.file)
+        if change.state == ExposureState.PROBLEM:
+            self._set_aside(change.file, change.values["problem_code"], report)
+        else:
+            report.completed += 1
         self._arriving.discard(watched.file.key)
         file = change.file
         if watched.doubtful and (known := self._is_same(watched, changes)) is not False:
@@ -388,101 +395,12 @@ class Intake:
         changes.files.append(self._writer.file(file, kind, FileState(row.state), generation=row.generation))
         return True
 
-    # -- movies --------------------------------------------------------------------------
-
-    def _finish(self, watched: Watched, report: LookReport) -> ExposureChange | None:
-        file = watched.file
-        stamp = (file.size, file.changed_ns)
-        if watched.checked != stamp or watched.structure is None:
-            try:
-                watched.structure = check_complete(file.path)
-            except BadFile as error:
-                watched.structure = Completeness(State.BROKEN, error.reason, str(error))
-            except OSError as error:  # held by a virus scanner or the camera: try again later
-                watched.structure = Completeness(
-                    State.GROWING, Reason.UNREADABLE, error.strerror or str(error)
-                )
-                watched.checked = None
-                return self._conclude(watched, Verdict("wait"), Found(), report)
-            watched.checked = stamp
-        metadata = self._metadata.find(file.key, self.scanner.files)
-        if metadata.stack is not None:
-            self._survey.not_a_movie(file.key, metadata.stack)  # the next look takes it for what it is
-            return None
-        verdict = self.judge.judge(watched, watched.structure, metadata.n_frames)
-        if verdict.state == "whole" and self._awaits_metadata(watched, metadata.path):
-            return None
-        return self._conclude(watched, verdict, metadata, report)
-
-    def _awaits_metadata(self, watched: Watched, path: str | None) -> bool:
-        """Wait a little for the XML or mdoc that follows a movie, if this software wrote one before."""
-        software = recognise(watched.file.key).software
-        if path is not None:
-            self._expects_metadata.add(software)
-            return False
-        still = self.judge.clock() - watched.last_change
-        return software in self._expects_metadata and still < self.judge.patience_s / 4
-
-    def _conclude(
-        self, watched: Watched, verdict: Verdict, metadata: Found, report: LookReport
-    ) -> ExposureChange | None:
-        file, structure = watched.file, watched.structure
-        if structure is None:
-            return None
-        if verdict.state == "wait":
-            unreadable = structure.reason == Reason.UNREADABLE and structure.state == State.GROWING
-            if not unreadable or self.judge.clock() - watched.last_change < self.judge.patience_s:
-                return None
-            return self._problem(file, Reason.UNREADABLE, structure.text, report)
-        if verdict.state == "broken":
-            reason = structure.reason or Reason.UNREADABLE
-            return self._problem(file, reason, f"{file.key}: {verdict.why}", report)
-        item = item_of(file.key)
-        first = self._items.setdefault(item, file.key)
-        if first != file.key:
-            text = (
-                f"{file.key} has the same name as {first}, which came first; their results would "
-                "overwrite each other. Rename one, or move it to a folder of its own."
-            )
-            return self._problem(file, Reason.DUPLICATE_NAME, text, report)
-        if self.mode == "in_place" and name_of(file.key) != file.key:
-            text = (
-                f"{file.key}: its name isn't UTF-8, so it can't be written down where it is. Rename it, or "
-            )
-            return self._problem(file, Reason.NAME, f"{text}take the session in with --copy.", report)
-        wrong = self._wrong_kind(file, structure)
-        if wrong is not None:
-            return self._problem(file, Reason.NOT_A_MOVIE, wrong, report)
-        try:
-            digest = hash_file(file.path) if self.mode == "in_place" else None
-        except OSError:
-            return None  # still held by someone, or gone: the next look knows
-        self._note_frames(file.key, structure.n_frames)
-        self._settle(file)
-        report.completed += 1
-        found = {**metadata.details, "n_frames": structure.n_frames, "shape": structure.shape}
-        state = ExposureState.COMPLETE if digest else ExposureState.SEEN  # a copy is ready when it's there
-        return ExposureChange(file, state, {"details": found, "blake3": digest, "complete_at": now()})
-
-    def _wrong_kind(self, file: FileSeen, structure: Completeness) -> str | None:
-        frames = structure.n_frames or 1
-        if self.kind == "micrograph" and frames > 1:
-            return f"{file.key} is a movie of {frames} frames; this session takes ready micrographs"
-        if self.kind == "movie" and frames == 1 and (self.judge.usual_frames() or 1) > 1:
-            return f"{file.key} is a single image among movies of {self.judge.usual_frames()} frames"
-        return None
-
-    def _problem(self, file: FileSeen, reason: Reason, text: str, report: LookReport) -> ExposureChange:
-        self._settle(file)
+    def _set_aside(self, file: FileSeen, reason: str, report: LookReport) -> None:
+        """Remember that an exposure is a problem."""
         self._problems[file.key] = reason
         if reason == Reason.UNREADABLE and not os.access(file.path, os.R_OK):
             self._denied.add(file.key)
         report.problems += 1
-        return ExposureChange(file, ExposureState.PROBLEM, {"problem_code": str(reason), "problem": text})
-
-    def _note_frames(self, key: str, n_frames: int | None) -> None:
-        self._frames[key] = n_frames
-        self.judge.note_frames(n_frames)
 
     def _settle(self, file: FileSeen) -> None:
         clock = self.judge.clock()
@@ -514,7 +432,9 @@ class Intake:
             text = f"{key} was removed or renamed before it was whole"
             kind = self._survey.kind(key)
             if kind == FileKind.MOVIE:
-                changes.exposures.append(self._problem(watched.file, Reason.VANISHED, text, report))
+                values = {"problem_code": str(Reason.VANISHED), "problem": text}
+                changes.exposures.append(ExposureChange(watched.file, ExposureState.PROBLEM, values))
+                self._set_aside(watched.file, Reason.VANISHED, report)
             self._settle(watched.file)
             if key in self._rows:
                 generation = self._rows[key]

@@ -1,6 +1,6 @@
 """Writes what a look at the source found: exposures, files, events, in transactions of moderate size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -49,8 +49,10 @@ class IntakeWriter:
         item: str,
         mode: str,
         record: Recorder,
+        fence: Callable[[OrmSession], None] = lambda _orm: None,
     ) -> None:
         self.catalog = catalog
+        self._fence = fence
         self.session_id = session_id
         self._source = source
         self._item = item
@@ -127,6 +129,7 @@ class IntakeWriter:
         series = [news for news in map(series_news, mdocs) if news is not None]
 
         def work(orm: OrmSession) -> None:
+            self._fence(orm)
             stamp = now()
             write_changes(orm, self.session_id, files, stamp)
             known = self._known(orm, [change.file.key for change in exposures])

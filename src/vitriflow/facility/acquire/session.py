@@ -168,6 +168,7 @@ class SessionAcquisition:
             mode=self.session.mode,
             record=self._record,
             is_moving=lambda key: self._transfer is not None and self._transfer.is_moving(key),
+            fence=self.lease.fence,
         )
 
     def _make_transfer(self) -> Transfer:
