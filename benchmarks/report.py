@@ -240,7 +240,7 @@ def _picking_simulated(data: Mapping[str, Any]) -> list[Goal]:
         ),
         Goal("picking: picks on empty simulated fields", "none", f"{false:.0f}", false == 0),
         Goal(
-            "picking: time, 4096 x 4096, over RELION's LoG",
+            "picking: time in a warm worker, 4096 x 4096, over RELION's LoG",
             "at most 1",
             f"{took / peer:.2f}",
             took <= peer,
