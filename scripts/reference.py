@@ -10,7 +10,16 @@ from pydantic import BaseModel
 
 from vitriflow.acquisition.recognisers import EPU, PLAIN, SERIALEM, TEMPORARY, TOMO5
 from vitriflow.cli.app import app
-from vitriflow.config import CameraSection, Config, LimitsSection, MicroscopeSection, TierSection
+from vitriflow.config import (
+    CameraSection,
+    Config,
+    LdapGroupSection,
+    LdapSection,
+    LimitsSection,
+    MicroscopeSection,
+    TierSection,
+)
+from vitriflow.elogbook.permissions import ACTIONS
 from vitriflow.errors import Reason
 from vitriflow.steps import find_step, step_names
 from vitriflow.steps.records import Result
@@ -56,12 +65,33 @@ def config_page() -> str:
         lines += ["", f"## [{name}]", "", (section.__doc__ or "").strip(), "", *_fields(section)]
     parts: tuple[tuple[str, type[BaseModel]], ...] = (
         ("storage.tiers.NAME", TierSection),
+        ("people.ldap", LdapSection),
+        ("access.ldap_group", LdapGroupSection),
         ("microscopes.NAME", MicroscopeSection),
         ("microscopes.NAME.cameras.CAMERA", CameraSection),
         ("microscopes.NAME.limits", LimitsSection),
     )
     for title, model in parts:
         lines += ["", f"## [{title}]", "", (model.__doc__ or "").strip(), "", *_fields(model)]
+    return "\n".join([*lines, ""])
+
+
+def permissions_page() -> str:
+    lines = [
+        "# Permissions",
+        "",
+        NOTE,
+        "What each role may do. A role may also do what the lesser ones may: administrator, operator, collaborator,",
+        "researcher, person (who is signed in), anyone. A token needs the scope besides.",
+        "",
+        "| action | may | least role | scope | of |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, rule in ACTIONS.items():
+        role = str(rule.role)
+        if rule.while_current is not None:
+            role += f"; {rule.while_current} while the session is its microscope's current one"
+        lines.append(f"| `{name}` | {_cell(rule.what)} | {role} | {rule.scope} | {rule.about} |")
     return "\n".join([*lines, ""])
 
 
@@ -141,6 +171,7 @@ def recognisers_page() -> str:
 
 PAGES = {
     "facility-toml.md": config_page,
+    "permissions.md": permissions_page,
     "steps.md": steps_page,
     "reason-codes.md": reasons_page,
     "commands.md": commands_page,
