@@ -30,6 +30,7 @@ from vitriflow.web import (
     pages,
     problems,
     sample_pages,
+    wall,
 )
 from vitriflow.web.auth import check_declared
 from vitriflow.web.live import POLL_S, Hub
@@ -125,7 +126,7 @@ def create_app(
     app.state.site = site
     problems.install(app)
     app.include_router(api.router)
-    for room in (logbook_api, log_api, logbook_pages, sample_pages):
+    for room in (logbook_api, log_api, logbook_pages, sample_pages, wall):
         app.include_router(room.router)
     app.include_router(pages.router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
