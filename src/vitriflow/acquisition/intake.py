@@ -313,15 +313,15 @@ class Intake:
         change = self._movies.finish(watched, self.scanner.files)
         if change is None:
             return False
-        self._settle(change.file)
-        if change.state == ExposureState.PROBLEM:
-            self._set_aside(change.file, change.values["problem_code"], report)
-        else:
-            report.completed += 1
-        self._arriving.discard(watched.file.key)
         file = change.file
         if watched.doubtful and (known := self._is_same(watched, changes)) is not False:
             return known is True
+        self._settle(file)
+        self._arriving.discard(file.key)
+        if change.state == ExposureState.PROBLEM:
+            self._set_aside(file, change.values["problem_code"], report)
+        else:
+            report.completed += 1
         changes.exposures.append(change)
         sound = change.state != ExposureState.PROBLEM or change.values["problem_code"] in _SOUND
         state = FileState.COMPLETE if sound else FileState.PROBLEM
