@@ -11,6 +11,7 @@ RECORD_FIELDS = (
     "n_frames",
     "n_picks",
     "pixel_size_A",
+    "movie_pixel_size_A",
     "total_A",
     "early_A",
     "late_A",
@@ -114,7 +115,8 @@ def optics_of(item: Item, done: list[Done]) -> Optics:
     if motion is not None:
         pixel = _number(motion.record.get("pixel_size_A")) or None
         binning = _number(motion.parameters.get("bin_factor")) or 1.0
-        original = pixel / binning if pixel else None
+        # Sides are whole pixels, so that the micrograph's pixel isn't binning times the movie's to the last digit.
+        original = _number(motion.record.get("movie_pixel_size_A")) or (pixel / binning if pixel else None)
     else:
         ctf = [one for one in done if one.role == "ctf"]
         pixel = original = (

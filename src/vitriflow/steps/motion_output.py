@@ -36,6 +36,7 @@ def fill_record(record: MotionResult, corrected: "Corrected", settings: "MotionS
     early = float(steps[ends <= _EARLY_DOSE + 1e-6].sum()) if dose > 0 else 0.0
     record.n_frames = len(shifts)
     record.pixel_size_A = corrected.pixel_size_A
+    record.movie_pixel_size_A = settings.pixel_size_A
     record.frame_shifts_A = [(float(y), float(x)) for y, x in shifts]
     record.total_A = float(steps.sum())
     record.early_A = early

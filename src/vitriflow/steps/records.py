@@ -99,6 +99,7 @@ class MotionResult(Result):
 
     n_frames: int = 0
     pixel_size_A: float = Field(default=0.0, description="of the corrected micrograph (A)")
+    movie_pixel_size_A: float | None = Field(default=None, description="of the movie, before binning (A)")
     frame_shifts_A: list[tuple[float, float]] = Field(default_factory=list)
     early_A: float = Field(default=0.0, description="path length up to 4 e/A^2 (A)")
     late_A: float = Field(default=0.0, description="path length after 4 e/A^2 (A)")
