@@ -14,7 +14,8 @@ from vitriflow.catalog import ArchiveCopy, Event, FileState, Session
 from vitriflow.cli import app
 from vitriflow.errors import BadParameter, Busy
 from vitriflow.facility.archive import archive_session, recall_session, remove_from_disk, verify_archive
-from vitriflow.facility.archive_status import archive_status, storage_policy
+from vitriflow.facility.archive_status import archive_status, check_tiers, storage_policy
+from vitriflow.facility.findings import Health
 from vitriflow.facility.release import release_round
 from vitriflow.facility.release_holds import lift_holds, place_hold
 from vitriflow.storage import ArchiveError, hash_past_cache
@@ -283,3 +284,20 @@ def test_everything_is_reached_by_commands(custody: Custody) -> None:
     assert "isn't held" in say("hold", "s1", "--lift")
     assert '"residence": "archived"' in say("archive", "s1", "--remove-from-disk", "--json")
     assert '"residence": "both"' in say("recall", "s1", "--json")
+
+
+def test_the_doctor_looks_at_archives(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    custody = set_up(
+        tmp_path,
+        good={"path": str(tmp_path / "here")},
+        away={"path": str(tmp_path / "there")},
+        tape={"kind": "hsm", "migrate": ["/no/dsmmigrate", "{files}"]},
+        odd={"kind": "cassette"},
+    )
+    found = {one.subject: one for one in check_tiers(custody.config)}
+    assert found["tier 'good'"].health == Health.GOOD
+    assert "Mount" in found["tier 'away'"].remedy
+    assert "/no/dsmmigrate" in found["tier 'tape'"].text
+    assert "one of directory, hsm" in found["tier 'odd'"].text
+    custody.catalog.close()

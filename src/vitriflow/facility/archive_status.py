@@ -1,5 +1,7 @@
 """Where sessions are: on the disk, in archives, on the way; and rules for what may leave."""
 
+import shutil
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from sqlalchemy.orm import Session as OrmSession
 from vitriflow.catalog import ArchiveCopy, Catalog, FileState, Hold, Session, SessionState, SourceFile, now
 from vitriflow.config import Config
 from vitriflow.elogbook import find_session
+from vitriflow.errors import VitriflowError
 from vitriflow.facility.archive_rows import chosen_tier, copies_of
+from vitriflow.facility.findings import Finding, Health
+from vitriflow.storage import free_bytes, open_tier
 
 
 def archive_status(catalog: Catalog, key: str | None = None) -> list[dict[str, Any]]:
@@ -89,3 +94,26 @@ def _hot(session: Session, held: set[int], since: datetime) -> str:
 
 def _iso(when: datetime | None) -> str | None:
     return when.isoformat() if when else None
+
+
+def check_tiers(config: Config) -> Iterator[Finding]:
+    """For the doctor: each archive's settings, its folder, and the programs that it's driven by."""
+    for name, section in config.storage.tiers.items():
+        subject = f"tier '{name}'"
+        try:
+            options = open_tier(name, section).options
+        except VitriflowError as error:
+            yield Finding(subject, Health.BAD, str(error), "Correct it in facility.toml.")
+            continue
+        path: Path | None = getattr(options, "path", None)
+        commands = (getattr(options, one, None) for one in ("migrate", "premigrate", "recall", "state"))
+        missing = [command[0] for command in commands if command and shutil.which(command[0]) is None]
+        if path is not None and not path.is_dir():
+            yield Finding(subject, Health.BAD, f"there's no folder {path}", "Mount the archive, or make it.")
+        elif missing:
+            text = f"no program {', '.join(dict.fromkeys(missing))} on this machine"
+            yield Finding(subject, Health.BAD, text, "Install it, or give its whole path in facility.toml.")
+        elif path is not None:
+            yield Finding(subject, Health.GOOD, f"{path}, {free_bytes(path) / 1e9:.0f} GB free")
+        else:
+            yield Finding(subject, Health.GOOD, "its programs are there")

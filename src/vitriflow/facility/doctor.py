@@ -15,6 +15,7 @@ import psutil
 from vitriflow.catalog import Catalog, check_schema
 from vitriflow.config import Config
 from vitriflow.errors import VitriflowError
+from vitriflow.facility.archive_status import check_tiers
 from vitriflow.facility.doctor_microscopes import check_microscopes
 from vitriflow.facility.findings import Finding, Health
 from vitriflow.steps import find_step, step_names
@@ -36,6 +37,7 @@ def examine(config: Config) -> Iterator[Finding]:
         _catalog,
         _steps,
         check_microscopes,
+        check_tiers,
         _programs,
     )
     for check in checks:

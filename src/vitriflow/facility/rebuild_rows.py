@@ -231,16 +231,15 @@ class SessionRows:
             if one.name == "sample":
                 values["experiment_id"] = numbers["experiment"]
             names = {name: values[name] for name in ("name", "experiment_id") if name in values}
-            found = orm.scalar(
-                select(one.c.id).where(*(one.c[name] == value for name, value in names.items()))
-            )
+            wanted = select(one.c.id).where(*(one.c[name] == value for name, value in names.items()))
+            found = orm.scalar(wanted)
             if found is None:
                 taken = orm.scalar(select(one.c.id).where(one.c.id == values.get("id")))
                 if taken is not None:
                     values.pop("id", None)
-                result = orm.execute(insert(one).values(**values))
-                assert result.inserted_primary_key is not None
-                found = result.inserted_primary_key[0]
+                orm.execute(insert(one).values(**values))
+                found = orm.scalar(wanted)
+                assert found is not None
             numbers[one.name] = int(found)
         (session,) = self.tables["session"]
         session |= {"microscope_id": numbers["microscope"], "sample_id": numbers["sample"]}

@@ -199,7 +199,7 @@ def quiet_folders(catalog: Catalog, session_id: int, before: datetime) -> list[s
     def work(orm: OrmSession) -> list[tuple[str, datetime, datetime | None, datetime | None]]:
         columns = (SourceFile.key, SourceFile.first_seen_at, SourceFile.complete_at, SourceFile.freed_at)
         query = select(*columns).where(SourceFile.session_id == session_id, SourceFile.gone_at.is_(None))
-        return [tuple(row) for row in orm.execute(query)]
+        return [(row[0], row[1], row[2], row[3]) for row in orm.execute(query)]
 
     good: dict[str, bool] = defaultdict(lambda: True)
     for key, seen, complete, freed in catalog.read(work):
