@@ -87,7 +87,7 @@ class SessionJournal:
         data = orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n"
         path = self._root / SMALL
         if data != self._small or not path.exists():
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary = path.with_name(f".{path.name}.partial")  # the lock sees to one writer
             temporary.write_bytes(data)
             temporary.replace(path)
             self._small = data
@@ -322,7 +322,7 @@ def _outcomes(orm: OrmSession, processing_id: int, exposures: list[int]) -> list
 @contextmanager
 def _locked(root: Path) -> Iterator[bool]:
     """Whether these files are ours to write for the moment."""
-    descriptor = os.open(root / ".journal.lock", os.O_RDWR | os.O_CREAT, 0o640)
+    descriptor = os.open(root / "journal.lock", os.O_RDWR | os.O_CREAT, 0o640)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
