@@ -38,7 +38,7 @@ class Clock:
 
 def run(full: bool) -> tuple[str, dict[str, Any]]:
     """Measure; a section of Markdown, and its data."""
-    exposures = 20_000 if full else 4_000
+    exposures = 20_000 if full else 3_000
     with tempfile.TemporaryDirectory(prefix="vitriflow-scanning-") as name:
         folder = Path(name)
         few = _rounds(folder / "few", exposures, folders=3)
