@@ -50,6 +50,13 @@ class Facility:
             self.clients[login] = sign_in(self.address, login)
         return self.clients[login]
 
+    @property
+    def visitor(self) -> httpx.Client:
+        """A browser that nobody is signed in with."""
+        if "" not in self.clients:
+            self.clients[""] = httpx.Client(base_url=self.address, timeout=30)
+        return self.clients[""]
+
     def with_token(self, login: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.tokens[login]}"}
 

@@ -35,6 +35,7 @@ from vitriflow.web import (
 from vitriflow.web.auth import check_declared
 from vitriflow.web.live import POLL_S, Hub
 from vitriflow.web.lookup import find_scene
+from vitriflow.web.models import ErrorAnswer
 from vitriflow.web.security import LOOPBACK, Guard
 from vitriflow.web.site import STATIC, Site
 
@@ -121,6 +122,7 @@ def create_app(
         docs_url=None,  # Swagger's pages load from a content network; the schema itself is enough
         redoc_url=None,
         lifespan=lifespan,
+        responses={code: {"model": ErrorAnswer} for code in (401, 403, 404, 422)},
         max_body_size=LARGEST_BODY,  # a route that takes files says more itself
     )
     app.state.site = site
