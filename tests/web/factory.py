@@ -160,6 +160,15 @@ def _problem(db: OrmSession, world: World, number: int, options: dict[str, Any])
     return row.id
 
 
+def _stage(number: int) -> dict[str, float]:
+    """Squares 90 um apart in rows of five, holes 4 um apart in each."""
+    square, hole = number // 8, number % 8 // 2
+    return {
+        "stage_x_um": 90.0 * (square % 5) - 180.0 + 4.0 * (hole % 2),
+        "stage_y_um": 90.0 * (square // 5) - 100.0 + 4.0 * (hole // 2),
+    }
+
+
 def _exposure(
     db: OrmSession,
     world: World,
@@ -180,7 +189,15 @@ def _exposure(
         size=402_653_184,
         blake3="ab" * 32,
         software="EPU",
-        details={"voltage_kV": 300.0, "pixel_size_A": PIXEL_A, "dose_e_per_A2": 40.2, "camera": "Falcon 4i"},
+        grid_square=options.get("square", f"GridSquare_{number // 8 + 101}"),
+        foil_hole=f"FoilHole_{7000 + number // 2}",
+        details={
+            "voltage_kV": 300.0,
+            "pixel_size_A": PIXEL_A,
+            "dose_e_per_A2": 40.2,
+            "camera": "Falcon 4i",
+            **({} if options.get("square", "") is None else _stage(number)),
+        },
         first_seen_at=complete - timedelta(seconds=4),
         complete_at=None if growing else complete,
     )

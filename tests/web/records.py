@@ -142,6 +142,7 @@ def _ctf(rng: np.random.Generator, defocus: float, outcome: str, options: dict[s
         defocus_u_A=defocus + astigmatism / 2,
         defocus_v_A=defocus - astigmatism / 2,
         astigmatism_A=astigmatism,
+        ice_ring=options.get("ice", 1.0 + 0.05 * np.sin(defocus)),
         defocus_angle_deg=float(rng.uniform(-90, 90)),
         cross_correlation=float(rng.uniform(0.1, 0.3)),
         fit_resolution_A=float(3.2 + rng.gamma(2, 0.4)),

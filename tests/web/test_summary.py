@@ -49,8 +49,9 @@ def test_a_doubtful_ctf_is_done_but_not_usable(full: World) -> None:
 
 def test_the_verdict_says_how_many_are_usable_and_why_the_others_are_not(full: World) -> None:
     verdict = summary_of(full).verdict
-    assert verdict.sentence.startswith("7 of 12 usable; median fit resolution ")
-    assert verdict.sentence.endswith("motion fine.")
+    assert verdict.sentence.startswith("Fair: 58 % usable (7 of 12), ")
+    assert verdict.sentence.endswith(" Å typical.")
+    assert not verdict.stop
     assert verdict.level == "fair"
     assert any("quarantined" in reason for reason in verdict.reasons)
 
@@ -66,7 +67,7 @@ def test_a_session_without_rings_is_poor(world: World) -> None:
         world.add("quarantined")
     summary = summary_of(world)
     assert summary.verdict.level == "poor"
-    assert summary.verdict.sentence.startswith("0 of 3 usable")
+    assert summary.verdict.sentence.startswith("Poor: 0 % usable (0 of 3)")
     assert [problem.text for problem in summary.problems] == ["No CTF rings found"]
 
 

@@ -18,7 +18,8 @@ from vitriflow.web import models
 from vitriflow.web.auth import Caller, needs, while_allowed
 from vitriflow.web.detail import as_json, find_detail
 from vitriflow.web.files import PICTURE_TYPES, allowed_file, output_path
-from vitriflow.web.lookup import PICTURES, Scene, cards, find_preview, find_scene, node_counts, select_rows
+from vitriflow.web.filters import Wanted, select_rows
+from vitriflow.web.lookup import PICTURES, Scene, cards, find_preview, find_scene, node_counts
 from vitriflow.web.picks import picks_answer
 from vitriflow.web.plots import DEFAULT_POINTS, MOST_POINTS, column_answer
 from vitriflow.web.problems import NotFound
@@ -48,7 +49,7 @@ def json_answer(value: Any, status: int = 200) -> Response:
 
 def summary_json(site: Site, scene: Scene) -> dict[str, Any]:
     """A session's summary as the API gives it."""
-    summary = summarise(scene.session, scene.snapshot)
+    summary = summarise(scene.session, scene.snapshot, scene.overlay)
     return {
         **asdict(summary),
         "counts": {**asdict(summary.counts), "reconciles": summary.counts.reconciles},
@@ -160,9 +161,8 @@ def columns(
 def exposures(
     request: Request,
     key: SessionKey,
+    wanted: Wanted,
     processing: ProcessingName = None,
-    status: Word = "all",
-    reason: Word = "",
     sort: Word = "newest",
     order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
     offset: Offset = 0,
@@ -172,8 +172,8 @@ def exposures(
     site = site_of(request)
 
     def work(db: OrmSession) -> dict[str, Any]:
-        scene = find_scene(site, db, key, processing)
-        rows = select_rows(scene.snapshot, status, reason, sort, order == "desc")
+        scene = find_scene(site, db, key, processing, positions=wanted.by_place)
+        rows = select_rows(scene.snapshot, scene.overlay, wanted, sort, order == "desc")
         shown = cards(site, db, scene, rows[offset : offset + limit])
         return {"total": len(rows), "offset": offset, "limit": limit, "exposures": shown}
 

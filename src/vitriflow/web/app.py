@@ -27,9 +27,12 @@ from vitriflow.web import (
     log_api,
     logbook_api,
     logbook_pages,
+    marks,
     pages,
+    places_api,
     problems,
     sample_pages,
+    table,
     wall,
 )
 from vitriflow.web.auth import check_declared
@@ -130,7 +133,8 @@ def create_app(
     app.include_router(api.router)
     for room in (logbook_api, log_api, logbook_pages, sample_pages, wall):
         app.include_router(room.router)
-    app.include_router(pages.router)
+    for room in (pages, marks, places_api, table):
+        app.include_router(room.router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
         app.include_router(router)
     check_declared(app)

@@ -6,21 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import views
-from vitriflow.errors import BadParameter
 from vitriflow.web.columns import STATUSES, IntArray, Snapshot
 from vitriflow.web.files import output_path
+from vitriflow.web.overlay import KEEP, REJECT, Overlay
 from vitriflow.web.problems import NotFound
 from vitriflow.web.site import Site
 
 PICTURES = ("micrograph", "thumbnail", "spectrum")
-SORTS = ("newest", *views.QUANTITIES)
 # Tasks start and stop without a change of what was measured, so their counts don't keep for long.
 _NODES_KEPT_S = 2.0
-SET_ASIDE = "problem"  # rejected, quarantined or failed
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class Scene:
     processings: list[views.ProcessingView]
     processing: views.ProcessingView | None
     snapshot: Snapshot
+    overlay: Overlay
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,17 @@ class Card:
     values: dict[str, float | None]
     complete_at: float | None
     thumbnail: str | None
+    mark: str = ""  # keep or reject, by people
+    commented: bool = False
+    passes: bool = True  # within the limits that are set
 
 
-def find_scene(site: Site, db: OrmSession, key: str, processing: str | None = None) -> Scene:
+def find_scene(
+    site: Site, db: OrmSession, key: str, processing: str | None = None, *, positions: bool = False
+) -> Scene:
     """The session of that key with the processing of that name (the newest if none is named).
+
+    With ``positions``, its overlay knows where exposures lie.
 
     Raises
     ------
@@ -73,36 +78,8 @@ def find_scene(site: Site, db: OrmSession, key: str, processing: str | None = No
                 found=processing,
                 remedy="Leave the name out to get the newest.",
             )
-    return Scene(session, known, chosen, site.columns.snapshot(db, session.id, chosen))
-
-
-def select_rows(snapshot: Snapshot, status: str, reason: str, sort: str, descending: bool) -> IntArray:
-    """Rows that pass a filter, in the order asked for; what wasn't measured comes last.
-
-    Raises
-    ------
-    BadParameter
-        When status or sort isn't a known word.
-    """
-    if status in STATUSES:
-        mask = snapshot.status == STATUSES.index(status)
-    elif status == SET_ASIDE:
-        mask = snapshot.status >= STATUSES.index("rejected")
-    elif status in ("", "all"):
-        mask = np.ones(snapshot.size, dtype=bool)
-    else:
-        words = ", ".join(("all", *STATUSES, SET_ASIDE))
-        raise BadParameter("status", expected=f"one of {words}", found=repr(status)[:80])
-    if reason:
-        mask &= snapshot.reason == snapshot.lexicon.find(reason)
-    rows = np.flatnonzero(mask)
-    if sort in ("", "newest"):
-        return np.asarray(rows[::-1] if descending else rows, dtype=np.int64)
-    if sort not in views.QUANTITIES:
-        raise BadParameter("sort", expected="one of " + ", ".join(SORTS), found=repr(sort)[:80])
-    keys = snapshot.values[sort][rows]
-    order = np.argsort(-keys if descending else keys, kind="stable")  # NaN sorts last either way
-    return np.asarray(rows[order], dtype=np.int64)
+    overlay = site.overlays.overlay(db, session.id, chosen.id if chosen else None, positions=positions)
+    return Scene(session, known, chosen, site.columns.snapshot(db, session.id, chosen), overlay)
 
 
 def node_counts(site: Site, db: OrmSession, scene: Scene) -> list[views.NodeView]:
@@ -176,6 +153,7 @@ def cards(site: Site, db: OrmSession, scene: Scene, rows: Sequence[int] | IntArr
     node = preview_node(site, db, processing) if processing else None
     if processing and node:
         records = views.records_of(db, processing.id, node, ids)
+    marks, passes = scene.overlay.marks(snapshot), scene.overlay.passing(snapshot)
     made = []
     for row, exposure_id in zip(rows, ids, strict=True):
         result_id, record = records.get(exposure_id, (0, None))
@@ -195,6 +173,9 @@ def cards(site: Site, db: OrmSession, scene: Scene, rows: Sequence[int] | IntArr
                 values={name: _value(snapshot.values[name][row]) for name in views.QUANTITIES},
                 complete_at=_value(complete),
                 thumbnail=thumbnail,
+                mark={KEEP: "keep", REJECT: "reject"}.get(int(marks[row]), ""),
+                commented=exposure_id in scene.overlay.comments,
+                passes=bool(passes[row]),
             )
         )
     return made

@@ -58,6 +58,18 @@ class VerdictAnswer(BaseModel):
     level: str = Field(description="good, fair, poor or none")
     sentence: str
     reasons: list[str]
+    stop: bool = Field(default=False, description="going on would waste the microscope's time")
+
+
+class PeopleAnswer(BaseModel):
+    """What people did: exposures rejected, kept, commented; how many pass the limits that they set."""
+
+    rejected: int
+    kept: int
+    commented: int
+    passing: int | None = Field(description="null while no limits are set")
+    outside: int = Field(description="done, but outside the limits")
+    ended: int
 
 
 class SummaryAnswer(BaseModel):
@@ -73,6 +85,7 @@ class SummaryAnswer(BaseModel):
     last: datetime | None = Field(description="when the newest exposure's file was complete")
     problems: list[ProblemCount]
     verdict: VerdictAnswer
+    people: PeopleAnswer
 
 
 class ProcessingAnswer(BaseModel):
@@ -184,6 +197,9 @@ class CardAnswer(BaseModel):
     values: dict[str, float | None]
     complete_at: float | None
     thumbnail: str | None
+    mark: str = Field(description="keep or reject, as people said; empty when nobody did")
+    commented: bool
+    passes: bool = Field(description="within the limits that people set; true while there are none")
 
 
 class ExposuresAnswer(BaseModel):

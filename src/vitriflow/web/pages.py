@@ -8,25 +8,25 @@ from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import views
 from vitriflow.elogbook.access import subject_of_session
+from vitriflow.elogbook.marks import list_marks
 from vitriflow.elogbook.permissions import may
 from vitriflow.web import words
 from vitriflow.web.api import ExposureId, Offset, ProcessingName, SessionKey, Word
 from vitriflow.web.auth import Caller, needs
 from vitriflow.web.columns import STATUSES
-from vitriflow.web.detail import facts, find_detail, metadata_lines
-from vitriflow.web.lookup import SET_ASIDE, SORTS, Scene, cards, find_scene, node_counts, select_rows
-from vitriflow.web.plots import PLOTTED
+from vitriflow.web.detail import Detail, facts, find_detail, metadata_lines
+from vitriflow.web.filters import MARKS, PASSES, SET_ASIDE, SORTS, Filter, Wanted, select_rows
+from vitriflow.web.lookup import Scene, cards, find_scene, node_counts
 from vitriflow.web.site import Site, site_of
 from vitriflow.web.summary import summarise
+from vitriflow.web.table import SHOWN
 
 PAGE_SIZE = 48
 SESSIONS_PAGE = 25
 Order = Annotated[str, Query(pattern="^(asc|desc)$")]
 
 Asker = Annotated[Caller, needs("own.list")]
-
-# Drawn in the plot of total motion.
-WITH_TOTAL = ("early_A", "late_A")
+Reader = Annotated[Caller, needs("session.read")]
 
 router = APIRouter(include_in_schema=False)
 
@@ -50,7 +50,7 @@ def _list_values(site: Site, db: OrmSession, caller: Caller, offset: int) -> dic
     found = views.list_sessions(db, SESSIONS_PAGE, offset, caller.experiments)
     scenes = [find_scene(site, db, one.key) for one in found]
     return {
-        "rows": [(scene, summarise(scene.session, scene.snapshot)) for scene in scenes],
+        "rows": [(scene, summarise(scene.session, scene.snapshot, scene.overlay)) for scene in scenes],
         "total": views.count_sessions(db, caller.experiments),
         "offset": offset,
         "page_size": SESSIONS_PAGE,
@@ -77,13 +77,13 @@ def _summary_values(site: Site, db: OrmSession, scene: Scene) -> dict[str, Any]:
     return {
         "scene": scene,
         "session": scene.session,
-        "summary": summarise(scene.session, scene.snapshot),
+        "summary": summarise(scene.session, scene.snapshot, scene.overlay),
         "nodes": node_counts(site, db, scene),
     }
 
 
 def _side_values(db: OrmSession, scene: Scene) -> dict[str, Any]:
-    summary = summarise(scene.session, scene.snapshot)
+    summary = summarise(scene.session, scene.snapshot, scene.overlay)
     examples = [number for problem in summary.problems for number in problem.newest]
     processing = scene.processing.id if scene.processing else None
     survey = {kind: n for kind, n in scene.session.survey.items() if isinstance(n, int)}
@@ -101,9 +101,16 @@ def _side_values(db: OrmSession, scene: Scene) -> dict[str, Any]:
 
 
 def _gallery_values(
-    site: Site, db: OrmSession, scene: Scene, status: str, reason: str, sort: str, order: str, offset: int
+    site: Site,
+    db: OrmSession,
+    scene: Scene,
+    wanted: Filter,
+    sort: str,
+    order: str,
+    offset: int,
+    may_mark: bool,
 ) -> dict[str, Any]:
-    rows = select_rows(scene.snapshot, status, reason, sort, order == "desc")
+    rows = select_rows(scene.snapshot, scene.overlay, wanted, sort, order == "desc")
     return {
         "scene": scene,
         "session": scene.session,
@@ -112,11 +119,15 @@ def _gallery_values(
         "everything": scene.snapshot.size,
         "offset": offset,
         "page_size": PAGE_SIZE,
-        "status": status,
-        "reason": reason,
+        "wanted": wanted,
+        "status": wanted.status,
+        "reason": wanted.reason,
         "sort": sort,
         "order": order,
         "statuses": ("all", *STATUSES, SET_ASIDE),
+        "marks": MARKS,
+        "passes": PASSES,
+        "may_mark": may_mark,
         "sorts": {name: "Newest" if name == "newest" else words.QUANTITIES[name].label for name in SORTS},
     }
 
@@ -124,11 +135,10 @@ def _gallery_values(
 @router.get("/sessions/{key}")
 def session_page(
     request: Request,
-    caller: Annotated[Caller, needs("session.read")],
+    caller: Reader,
     key: SessionKey,
+    wanted: Wanted,
     processing: ProcessingName = None,
-    status: Word = "all",
-    reason: Word = "",
     sort: Word = "newest",
     order: Order = "desc",
     offset: Offset = 0,
@@ -137,18 +147,25 @@ def session_page(
     site = site_of(request)
 
     def work(db: OrmSession) -> dict[str, Any]:
-        scene = find_scene(site, db, key, processing)
+        scene = find_scene(site, db, key, processing, positions=True)
+        may_mark = _may(db, caller, key, "session.mark")
         return {
             **_summary_values(site, db, scene),
             **_side_values(db, scene),
-            **_gallery_values(site, db, scene, status, reason, sort, order, offset),
+            **_gallery_values(site, db, scene, wanted, sort, order, offset, may_mark),
             "deeds": _deeds(db, caller, key, scene.session.state),
-            "plotted": [
-                (name, words.QUANTITIES[name]) for name in PLOTTED if name not in ("early_A", "late_A")
-            ],
+            "may_limit": _may(db, caller, key, "session.reprocess"),
+            "plotted": [(name, words.QUANTITIES[name]) for name in SHOWN],
+            "positions": scene.overlay.positions,
         }
 
     return site.render(request, "session.html", site.read(work))
+
+
+def _may(db: OrmSession, caller: Caller, key: str, action: str) -> bool:
+    """Whether the caller may do something to a session; pages show only what works."""
+    subject = subject_of_session(db, key)
+    return subject is not None and may(caller, action, subject)
 
 
 def _deeds(db: OrmSession, caller: Caller, key: str, state: str) -> list[str]:
@@ -175,13 +192,13 @@ def side_part(request: Request, key: SessionKey, processing: ProcessingName = No
     return site.render(request, "part_side.html", values)
 
 
-@router.get("/sessions/{key}/part/gallery", dependencies=[needs("session.read")])
+@router.get("/sessions/{key}/part/gallery")
 def gallery_part(
     request: Request,
+    caller: Reader,
     key: SessionKey,
+    wanted: Wanted,
     processing: ProcessingName = None,
-    status: Word = "all",
-    reason: Word = "",
     sort: Word = "newest",
     order: Order = "desc",
     offset: Offset = 0,
@@ -190,21 +207,35 @@ def gallery_part(
     site = site_of(request)
 
     def work(db: OrmSession) -> dict[str, Any]:
-        scene = find_scene(site, db, key, processing)
-        return _gallery_values(site, db, scene, status, reason, sort, order, offset)
+        scene = find_scene(site, db, key, processing, positions=wanted.by_place)
+        may_mark = _may(db, caller, key, "session.mark")
+        return _gallery_values(site, db, scene, wanted, sort, order, offset, may_mark)
 
     return site.render(request, "part_gallery.html", site.read(work))
 
 
-@router.get("/sessions/{key}/exposures/{exposure_id}", dependencies=[needs("session.read")])
+@router.get("/sessions/{key}/exposures/{exposure_id}")
 def exposure_page(
-    request: Request, key: SessionKey, exposure_id: ExposureId, processing: ProcessingName = None
+    request: Request,
+    caller: Reader,
+    key: SessionKey,
+    exposure_id: ExposureId,
+    processing: ProcessingName = None,
 ) -> HTMLResponse:
     """One exposure."""
     site = site_of(request)
-    detail = site.read(lambda db: find_detail(db, find_scene(site, db, key, processing), exposure_id))
-    values = {
-        "detail": detail,
+
+    def work(db: OrmSession) -> dict[str, Any]:
+        detail = find_detail(db, find_scene(site, db, key, processing), exposure_id)
+        return {
+            "detail": detail,
+            "marks": list_marks(db, detail.scene.session.id, exposure_id),
+            "may_mark": _may(db, caller, key, "session.mark"),
+        }
+
+    values = site.read(work)
+    detail: Detail = values["detail"]
+    values |= {
         "scene": detail.scene,
         "session": detail.scene.session,
         "exposure": detail.exposure,
@@ -217,3 +248,15 @@ def exposure_page(
         "statuses": STATUSES,
     }
     return site.render(request, "exposure.html", values)
+
+
+@router.get("/sessions/{key}/part/latency", dependencies=[needs("session.read")])
+def latency_part(request: Request, key: SessionKey) -> HTMLResponse:
+    """How long exposures take to each moment, first seen to result."""
+    site = site_of(request)
+
+    def work(db: OrmSession) -> dict[str, Any]:
+        scene = find_scene(site, db, key)
+        return {"spans": views.span_stats(db, scene.session.id)}
+
+    return site.render(request, "part_latency.html", site.read(work))

@@ -23,6 +23,7 @@ from vitriflow.web import words
 from vitriflow.web.auth_limit import Limiter
 from vitriflow.web.columns import ColumnStore
 from vitriflow.web.live import Hub
+from vitriflow.web.overlay import OverlayStore
 from vitriflow.web.tally import TaskTally
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Site:
     hub: Hub
     scan_interval_s: float | None = None
     columns: ColumnStore = field(default_factory=ColumnStore)
+    overlays: OverlayStore = field(default_factory=OverlayStore)
     tally: TaskTally = field(default_factory=TaskTally)
     templates: Environment = field(default_factory=lambda: _environment())
     roles: dict[int, dict[str, str]] = field(default_factory=dict)

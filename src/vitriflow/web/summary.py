@@ -1,25 +1,20 @@
 """One session in numbers and one sentence: counts that reconcile, rate, latency, verdict."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from vitriflow.catalog import views
 from vitriflow.web import words
 from vitriflow.web.columns import DONE, STATUSES, FloatArray, Snapshot
+from vitriflow.web.overlay import KEEP, REJECT, Overlay
+from vitriflow.web.verdict import Facts, Verdict, judge, median, trends_of
 
 # The rate is taken over the last half hour of work: long enough for slow cameras, short enough to
 # show a stop.
 RATE_WINDOW_S = 1800.0
-# Verdict limits. Single-particle facilities call a fit beyond about 6 A poor and 10 A useless;
-# a path beyond 50 A over a movie of 40 to 60 frames is drift, not settling.
-GOOD_SHARE = 0.8
-FAIR_SHARE = 0.5
-GOOD_FIT_A = 6.0
-POOR_FIT_A = 10.0
-HIGH_MOTION_A = 50.0
-QUIET_S = 900.0
+BARE = Overlay()
 
 
 @dataclass(frozen=True)
@@ -31,15 +26,6 @@ class Problem:
     status: str
     count: int
     newest: list[int]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A sentence on the session, and how serious it is: good, fair, poor or none (too early)."""
-
-    level: str
-    sentence: str
-    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,21 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Limited:
+    """What people did: exposures that they rejected, kept, commented; and how many pass their limits.
+
+    ``passing`` is None while no limits are set; ``outside`` counts those done that don't pass.
+    """
+
+    rejected: int = 0
+    kept: int = 0
+    commented: int = 0
+    passing: int | None = None
+    outside: int = 0
+    ended: int = 0
+
+
+@dataclass(frozen=True)
 class Summary:
     """What the head of a session's page shows. Times in seconds, ``last`` in seconds since 1970 UTC."""
 
@@ -73,6 +74,7 @@ class Summary:
     last: float | None
     problems: list[Problem]
     verdict: Verdict
+    people: Limited
 
 
 def _count(snapshot: Snapshot) -> Counts:
@@ -93,11 +95,6 @@ def _count(snapshot: Snapshot) -> Counts:
         open=still_open,
         growing=min(snapshot.growing, still_open),
     )
-
-
-def _median(values: FloatArray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if len(finite) else None
 
 
 def _percentile(values: FloatArray, percent: float) -> float | None:
@@ -133,48 +130,54 @@ def _problems(snapshot: Snapshot) -> list[Problem]:
     return sorted(found, key=lambda problem: (-problem.count, problem.text))
 
 
-def _verdict(
-    snapshot: Snapshot, counts: Counts, usable: int, problems: list[Problem], state: str, last: float | None
-) -> Verdict:
-    finished = counts.total - counts.open
-    if counts.total == 0:
-        return Verdict("none", "No exposures yet.")
-    if finished == 0:
-        return Verdict("none", f"{words.plural(counts.total, 'exposure')} on the way, none finished yet.")
-    share = usable / finished
-    good = (snapshot.status == DONE) & ~snapshot.doubtful
-    fit = _median(snapshot.values["fit_resolution_A"][good])
-    motion = _median(snapshot.values["total_A"][good])
-    parts = [f"{usable:,} of {finished:,} usable"]
-    reasons = []
-    if fit is not None:
-        parts.append(f"median fit resolution {fit:.1f} Å")
-        if fit > GOOD_FIT_A:
-            reasons.append(f"Half of the usable exposures fit no better than {fit:.1f} Å.")
-    if motion is not None:
-        calm = motion <= HIGH_MOTION_A
-        parts.append("motion fine" if calm else f"motion high ({motion:.0f} Å typical)")
-        if not calm:
-            reasons.append("Stage drift or charging: let the stage settle longer, check the grid.")
-    level = "good" if share >= GOOD_SHARE else "fair" if share >= FAIR_SHARE else "poor"
-    if level == "good" and ((fit or 0.0) > GOOD_FIT_A or (motion or 0.0) > HIGH_MOTION_A):
-        level = "fair"
-    if (fit or 0.0) > POOR_FIT_A:
-        level = "poor"
-    reasons += [f"{words.plural(p.count, 'exposure')} {p.status}: {_lower(p.text)}." for p in problems[:2]]
-    quiet = time.time() - last if last is not None else 0.0
-    if state == "active" and quiet > QUIET_S:
-        reasons.append(f"Nothing new for {words.duration(quiet)} although the session is active.")
-    return Verdict(level, "; ".join(parts) + ".", reasons)
+def _facts(
+    session: views.SessionView,
+    snapshot: Snapshot,
+    overlay: Overlay,
+    counts: Counts,
+    problems: list[Problem],
+    last: float | None,
+) -> tuple[Facts, Limited]:
+    key, stamp = "facts", (overlay.stamp, overlay.gain_alarm)
+    known = snapshot.cache.get(key)
+    if known is None or known[0] != stamp:
+        usable = overlay.usable(snapshot)
+        marks, within = overlay.marks(snapshot), overlay.passing(snapshot)
+        ended = snapshot.status != STATUSES.index("open")
+        numbers = (
+            int(np.count_nonzero(usable)),
+            median(snapshot.values["fit_resolution_A"][usable]),
+            median(snapshot.values["total_A"][usable]),
+        )
+        limited = Limited(
+            rejected=int(np.count_nonzero(marks == REJECT)),
+            kept=int(np.count_nonzero(marks == KEEP)),
+            commented=int(np.count_nonzero(overlay.commented(snapshot))),
+            passing=int(np.count_nonzero(within)) if overlay.limits else None,
+            outside=int(np.count_nonzero(~within & (snapshot.status == DONE))) if overlay.limits else 0,
+            ended=int(np.count_nonzero(ended)),
+        )
+        known = snapshot.cache[key] = (stamp, numbers, limited)
+    _, (usable_count, fit, motion), limited = known
+    quiet = time.time() - last if last is not None and session.state == "active" else 0.0
+    facts = Facts(
+        total=counts.total,
+        finished=counts.total - counts.open,
+        usable=usable_count,
+        fit_A=fit,
+        motion_A=motion,
+        trends=trends_of(snapshot),
+        gain_alarm=overlay.gain_alarm,
+        problems=[(one.count, one.status, one.text) for one in problems],
+        rejected_by_people=limited.rejected,
+        outside_limits=limited.outside,
+        quiet_s=quiet,
+    )
+    return facts, limited
 
 
-def _lower(text: str) -> str:
-    """Lower the first letter unless the word is an abbreviation."""
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]
-
-
-def summarise(session: views.SessionView, snapshot: Snapshot) -> Summary:
-    """Counts, rate, latency, problems and verdict of a session."""
+def summarise(session: views.SessionView, snapshot: Snapshot, overlay: Overlay = BARE) -> Summary:
+    """Counts, rate, latency, problems and verdict of a session, with what people marked and set."""
     numbers = snapshot.cache.get("numbers")
     if numbers is None:
         complete = snapshot.times["complete"]
@@ -190,15 +193,16 @@ def summarise(session: views.SessionView, snapshot: Snapshot) -> Summary:
         snapshot.cache["numbers"] = numbers
     doubtful, rate, p50, p95, last, problems = numbers
     counts = _count(snapshot)
-    usable = counts.done - doubtful
+    facts, limited = _facts(session, snapshot, overlay, counts, problems, last)
     return Summary(
         counts=counts,
-        usable=usable,
+        usable=facts.usable,
         doubtful=doubtful,
         rate_per_h=rate,
         latency_p50_s=p50,
         latency_p95_s=p95,
         last=last,
         problems=problems,
-        verdict=_verdict(snapshot, counts, usable, problems, session.state, last),
+        verdict=judge(facts),
+        people=limited,
     )

@@ -109,7 +109,7 @@ def _microscope(
     if session is None:
         return shown
     scene = find_scene(site, orm, session.key)
-    summary = summarise(scene.session, scene.snapshot)
+    summary = summarise(scene.session, scene.snapshot, scene.overlay)
     shown["level"] = _level(alarms) or (
         summary.verdict.level if session.state == SessionState.ACTIVE else "paused"
     )

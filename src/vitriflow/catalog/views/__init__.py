@@ -16,6 +16,14 @@ from vitriflow.catalog.views.exposures import (
     tasks_of,
 )
 from vitriflow.catalog.views.files import unknown_files
+from vitriflow.catalog.views.people import (
+    gain_events,
+    marks_stamp,
+    newest_limits,
+    places,
+    positions_since,
+    standing_marks,
+)
 from vitriflow.catalog.views.sessions import (
     count_exposures,
     count_growing,
@@ -61,17 +69,23 @@ __all__ = [
     "find_exposure",
     "find_measure",
     "find_session",
+    "gain_events",
     "intake_problems",
     "list_events",
     "list_processings",
     "list_sessions",
+    "marks_stamp",
     "measures_since",
+    "newest_limits",
     "node_order",
+    "places",
+    "positions_since",
     "pulse",
     "reasons",
     "records_of",
     "sample_records",
     "span_stats",
+    "standing_marks",
     "tasks_of",
     "unknown_files",
 ]

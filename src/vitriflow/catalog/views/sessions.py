@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session as OrmSession
 
+from vitriflow.catalog.logbook import Limits
 from vitriflow.catalog.tables import (
     Event,
     Experiment,
@@ -19,6 +20,7 @@ from vitriflow.catalog.tables import (
     Task,
     TaskState,
 )
+from vitriflow.catalog.views.people import marks_stamp
 from vitriflow.catalog.views.shapes import EXPOSURE, ProcessingView, Pulse, SessionView
 
 
@@ -109,9 +111,12 @@ def pulse(db: OrmSession, session_id: int) -> Pulse:
         or 0
         for intake in ExposureState
     )
+    marks = marks_stamp(db, session_id)
     if newest is None:
-        return Pulse(None, 0, state, last_event, arrivals)
-    return Pulse(newest.id, newest.change, state, last_event, arrivals)
+        return Pulse(None, 0, state, last_event, arrivals, marks)
+    ours = select(Processing.id).where(Processing.session_id == session_id)
+    limits = db.scalar(select(func.max(Limits.id)).where(Limits.processing_id.in_(ours))) or 0
+    return Pulse(newest.id, newest.change, state, last_event, arrivals, (*marks, limits))
 
 
 def count_exposures(db: OrmSession, session_id: int, after: int = 0) -> tuple[int, int]:

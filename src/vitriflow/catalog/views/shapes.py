@@ -128,3 +128,4 @@ class Pulse:
     state: str
     last_event: int
     arrivals: tuple[int, ...]  # newest exposure in each state of intake
+    people: tuple[int, ...] = ()  # marks made and undone, limits set

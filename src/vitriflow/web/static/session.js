@@ -1,195 +1,312 @@
-// A session's page: charts over exposures, kept up to date by what changed, and filters.
+// A session's page: plots, limits, the map and the gallery over one table of columns. What's selected
+// in one place is selected in all.
 
-import { clock, colour, dash, element, fetchJson, follow, keepTimes, number, rem } from "./core.js";
-import { animation, axis, makeChart, tooltip } from "./chart.js";
+import { clock, dash, element, fetchJson, follow, keepTimes, number, rem } from "./core.js";
+import { Gallery } from "./gallery.js";
+import { GridMap, Throughput } from "./map.js";
+import { Marking, post } from "./marking.js";
+import { Plot } from "./plot.js";
+import { Table, count, finite, quantile, readBrushes, writeBrushes } from "./table.js";
 
 const page = document.getElementById("session");
-const api = page.dataset.api;
-const processing = page.dataset.processing;
+const { api, processing } = page.dataset;
 const query = (values) => {
   const all = new URLSearchParams(values);
   if (processing) all.set("processing", processing);
   const shown = all.toString();
   return shown ? `?${shown}` : "";
 };
+const at = (id) => document.getElementById(id);
 
-// Which columns each plot shows, with their colours.
-const SERIES = {
-  total_A: [
-    ["total_A", "total", "series-1"],
-    ["late_A", "late", "series-2"],
-    ["early_A", "early", "series-3"],
-  ],
-  defocus_A: [["defocus_A", "", "series-1"]],
-  astigmatism_A: [["astigmatism_A", "", "series-1"]],
-  fit_resolution_A: [["fit_resolution_A", "", "series-1"]],
-  n_picks: [["n_picks", "", "series-1"]],
-  latency_s: [["latency_s", "", "series-1"]],
+// What the plots ask of the page: one state for all of them.
+const host = {
+  table: new Table(),
+  axis: "n",
+  brushes: [],
+  square: "",
+  hole: "",
+  limits: {},
+  saved: {},
+  selected: null, // mask, or null while nothing is selected
+  passing: null, // mask, or null without limits
+  mayLimit: Boolean(page.dataset.mayLimit),
+  timeRange,
+  hover,
+  brush,
+  limit,
+  limitDone: () => {},
+  open: (row) => location.assign(`${page.dataset.page}/exposures/${host.table.columns.id[row]}${query({})}`),
+  tell,
+  choose,
+  clear,
+  chosen: (square) => {
+    host.square = square;
+    select();
+  },
 };
-
-const state = { change: -1, total: 0, axis: "n", columns: {}, statistics: {} };
-const charts = new Map();
-const names = new Map();
+host.marking = new Marking(api, () => refresh());
+const gallery = new Gallery(host);
+const plots = [...page.querySelectorAll("[data-plot]")]
+  .filter((box) => box.dataset.plot !== "throughput")
+  .map((box) => new Plot(box, box.dataset.plot, host));
+const throughput = new Throughput(page.querySelector('[data-plot="throughput"]'), host);
+const map = new GridMap(at("map"), at("map-scale"), at("map-empty"), host);
 
 // ---- data
 
-async function load(full) {
-  const points = Math.min(4000, Math.max(500, Math.round(window.innerWidth * 1.1)));
-  const asked = full ? { points } : { points, since: state.change, known: state.total };
-  const answer = await fetchJson(`${api}/columns${query(asked)}`);
-  if (answer.reset) state.columns = {};
-  let crowded = false;
-  for (const [name, got] of Object.entries(answer.quantities)) {
-    const known = (state.columns[name] ??= new Map());
-    got.id.forEach((id, i) =>
-      known.set(id, { id, n: got.n[i], t: got.t[i], y: got.y[i], s: got.s[i], k: got.k[i] }),
-    );
-    const thinned = got.thinned || (!answer.reset && state.statistics[name]?.thinned);
-    state.statistics[name] = { ...got, thinned };
-    crowded ||= known.size > answer.points * 1.5;
+async function load() {
+  const { table } = host;
+  const asked = table.change < 0 ? {} : { since: table.change, known: table.size };
+  const answer = await fetch(`${api}/table${query(asked)}`);
+  if (!answer.ok) throw new Error((await answer.json()).error?.found ?? answer.statusText);
+  const first = table.change < 0;
+  const changed = table.merge(await answer.arrayBuffer());
+  takeLimits();
+  range = null;
+  if (first || changed) {
+    describe();
+    listSquares();
   }
-  state.change = answer.change;
-  state.total = answer.total;
-  if (crowded && !full) return load(true);
-  draw();
+  select(false);
+  map.update();
+  throughput.draw();
+  page.dataset.drawn = table.change;
+  if (first) page.dataset.paint = performance.now().toFixed(0);
 }
 
-// ---- drawing
-
-function rows(name) {
-  const known = [...(state.columns[name] ?? new Map()).values()];
-  known.sort((a, b) => a.n - b.n);
-  return known.map((p) => ({
-    value: [state.axis === "n" ? p.n : p.t === null ? null : p.t * 1000, p.y],
-    id: p.id,
-    n: p.n,
-    at: p.t,
-    status: p.s,
-    kind: p.k,
-  }));
+// Limits as they are saved, unless somebody here is changing them.
+function takeLimits() {
+  const saved = JSON.stringify(host.table.limits);
+  if (saved === JSON.stringify(host.saved) && host.loaded) return;
+  const mine = JSON.stringify(host.limits) !== JSON.stringify(host.saved);
+  host.saved = structuredClone(host.table.limits);
+  if (!mine || !host.loaded) host.limits = structuredClone(host.table.limits);
+  host.loaded = true;
+  fillLimits();
 }
 
-function option(plot) {
-  const size = rem();
-  const shown = state.statistics[plot] ?? { label: "", unit: "", digits: 0 };
-  const series = SERIES[plot].flatMap(([name, label, tint], place) => {
-    const all = rows(name);
-    const data = all.filter((p) => p.kind === 0);
-    const extremes = all.filter((p) => p.kind !== 0);
-    const shared = {
-      name: label || shown.label,
-      type: "scatter",
-      emphasis: { itemStyle: { borderColor: colour("text"), borderWidth: 2, opacity: 1 } },
-      cursor: "pointer",
-    };
-    return [
-      {
-        ...shared,
-        data,
-        symbolSize: (data.length < 80 ? 0.5 : data.length < 600 ? 0.36 : 0.24) * size,
-        itemStyle: { color: colour(tint), opacity: data.length > 600 ? 0.7 : 0.9 },
-        z: 20 - place,
-        markLine: place === 0 && Number.isFinite(shown.median) ? middle(shown) : undefined,
-      },
-      // Lowest and highest of each run: there so that no outlier is lost, faint so that they aren't
-      // taken for groups of their own.
-      { ...shared, data: extremes, symbolSize: 0.2 * size, itemStyle: { color: colour(tint), opacity: 0.28 }, z: 10 - place },
-    ];
-  });
-  return {
-    ...animation(),
-    grid: { left: 4, right: size * 0.9, top: size * 0.6, bottom: 2, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
-    xAxis: {
-      ...axis({ splitLine: { show: false } }),
-      type: state.axis === "n" ? "value" : "time",
-      minInterval: state.axis === "n" ? 1 : undefined,
-      min: state.axis === "n" ? 1 : undefined,
-      max: state.axis === "n" ? Math.max(state.total, 2) : undefined,
-    },
-    yAxis: {
-      ...axis(),
-      type: "value",
-      min: (range) => (range.min >= 0 && range.min < 0.6 * range.max ? 0 : undefined),
-      scale: true,
-      splitNumber: 3,
-    },
-    tooltip: tooltip({ trigger: "item", formatter: (item, ticket, done) => hover(plot, item, (content) => done(ticket, content)) }),
-    series,
-  };
-}
-
-function middle(shown) {
-  return {
-    silent: true,
-    symbol: "none",
-    label: { show: false },
-    lineStyle: { color: colour("muted"), type: "dashed", width: 1 },
-    data: [{ yAxis: shown.median }],
-  };
-}
-
-function draw() {
-  for (const plot of Object.keys(SERIES)) {
-    const box = page.querySelector(`[data-plot="${plot}"]`);
-    const figure = box.closest("figure");
-    const any = SERIES[plot].some(([name]) => state.columns[name]?.size);
-    figure.classList.toggle("is-empty", !any);
-    describe(plot, figure);
-    if (!any) continue;
-    const known = charts.get(plot);
-    if (known) known.setOption(option(plot), { replaceMerge: ["series"] });
-    else start(plot, box);
+let range = null;
+function timeRange() {
+  if (!range) {
+    const { t } = host.table.columns;
+    let [low, high] = [Infinity, -Infinity];
+    for (let i = 0; i < host.table.size; i++) {
+      if (t[i] < low) low = t[i];
+      if (t[i] > high) high = t[i];
+    }
+    if (!(low < Infinity)) [low, high] = [0, 1];
+    const pad = (high - low) * 0.01 || 30;
+    range = [low - pad, high + pad];
   }
-  const thinned = Object.values(state.statistics).some((shown) => shown.thinned);
-  page.querySelector("[data-thinned]").hidden = !thinned;
-  page.dataset.drawn = state.change;
+  return range;
 }
 
-function start(plot, box) {
-  const chart = makeChart(box, () => option(plot));
-  charts.set(plot, chart);
-  chart.on("click", (item) => {
-    if (item.data?.id) location.assign(`${page.dataset.page}/exposures/${item.data.id}${query({})}`);
+// ---- selecting and limiting: masks first, then everything that shows them
+
+let drawing = 0;
+function redraw() {
+  if (drawing) return;
+  drawing = requestAnimationFrame(() => {
+    drawing = 0;
+    const began = performance.now();
+    for (const plot of plots) plot.draw();
+    page.dataset.redraw = (performance.now() - began).toFixed(1);
   });
 }
 
-function describe(plot, figure) {
-  const shown = state.statistics[plot];
-  const now = figure.querySelector(".now");
-  if (!shown || shown.median === null) {
-    now.textContent = "";
-    return;
-  }
-  const digits = shown.digits;
-  const unit = shown.unit ? ` ${shown.unit}` : "";
-  if (plot === "latency_s") now.textContent = `p50 ${number(shown.median, digits)}, p95 ${number(shown.p95, digits)}${unit}`;
-  else now.textContent = `median ${number(shown.median, digits)}${unit}`;
-  now.title = `${number(shown.count)} measured; 5 % below ${number(shown.p5, digits)}, 95 % below ${number(shown.p95, digits)}${unit}`;
-  const legend = figure.querySelector(".legend");
-  if (SERIES[plot].length > 1 && !legend.childElementCount) {
-    for (const [, label, tint] of SERIES[plot]) legend.append(element("i", { "data-tint": tint }, label));
+function select(showMap = true) {
+  const { table } = host;
+  host.selected = table.selected(host.brushes, host.square, host.hole);
+  const limited = Object.keys(host.limits).length > 0;
+  const mask = limited ? table.passing(host.limits) : null;
+  host.passing = mask;
+  const chosen = at("selection");
+  chosen.hidden = !host.selected;
+  if (host.selected) at("selected-count").textContent = `${number(count(host.selected))} of ${number(table.size)} selected`;
+  tellPassing();
+  redraw();
+  if (showMap) map.draw();
+}
+
+function tellPassing() {
+  const changed = JSON.stringify(host.limits) !== JSON.stringify(host.saved);
+  const shown = Boolean(host.passing) || changed;
+  at("passing").hidden = !shown;
+  if (!shown) return;
+  const passing = host.passing ? count(host.passing) : host.table.size;
+  at("pass-count").textContent = `${number(passing)} of ${number(host.table.size)} pass`;
+  at("pass-count").dataset.passing = passing;
+  const by = host.table.limitsBy;
+  at("pass-note").textContent = changed ? "not saved" : by ? `set by ${by} at ${clock(new Date(host.table.limitsAt), false)}` : "";
+  if (at("save-limits")) at("save-limits").hidden = !changed;
+}
+
+function brush(made, added, done) {
+  const before = added ? (host.before ?? host.brushes) : [];
+  host.before ??= host.brushes;
+  host.brushes = [...before, made];
+  select();
+  if (!done) return;
+  host.before = null;
+  gallery.filter({ brush: writeBrushes(host.brushes) }, false);
+}
+
+function clear() {
+  Object.assign(host, { brushes: [], square: "", hole: "" });
+  at("square-choice").value = "";
+  select();
+  gallery.filter({ status: "all", reason: "", mark: "", limits: "", square: "", hole: "", brush: "" }, false);
+}
+
+function limit(name, end, value) {
+  const pair = host.limits[name] ?? [null, null];
+  pair[end] = value;
+  // A line can't be dragged past the other one.
+  if (pair[0] !== null && pair[1] !== null && pair[0] > pair[1]) pair[end] = pair[1 - end];
+  if (pair[0] === null && pair[1] === null) delete host.limits[name];
+  else host.limits[name] = pair;
+  fillLimits(name);
+  select(false);
+}
+
+function fillLimits(only = null) {
+  for (const field of page.querySelectorAll("[data-limit]")) {
+    const { limit: name, end } = field.dataset;
+    if ((only && only !== name) || field === document.activeElement) continue;
+    const value = host.limits[name]?.[Number(end)] ?? null;
+    const digits = (host.table.quantities[name]?.digits ?? 1) + 1;
+    field.value = value === null ? "" : Number(value.toFixed(digits));
   }
 }
+
+async function saveLimits() {
+  // What's saved is what the page counted with, to the last digit.
+  try {
+    const answer = await post(`${api}/limits${query({})}`, { values: host.limits });
+    host.saved = structuredClone(answer.values);
+    host.limits = structuredClone(answer.values);
+    host.marking.say(`Limits saved: ${number(answer.passing)} of ${number(answer.total)} pass`, false);
+    await refresh();
+  } catch (error) {
+    host.marking.say(error.message, false);
+  }
+}
+
+for (const field of page.querySelectorAll("[data-limit]")) {
+  field.addEventListener("input", () => {
+    const value = field.value === "" ? null : Math.fround(Number(field.value));
+    const { limit: name, end } = field.dataset;
+    const other = host.limits[name]?.[1 - Number(end)] ?? null;
+    const crossed = value !== null && other !== null && (end === "0" ? value > other : value < other);
+    field.setCustomValidity(crossed ? "The lowest has to be below the highest" : "");
+    if (!crossed) limit(name, Number(end), value);
+  });
+}
+
+// ---- words beside the plots
+
+function describe() {
+  for (const [name, shown] of Object.entries(host.table.quantities)) {
+    const now = page.querySelector(`[data-median="${name}"]`);
+    const column = host.table.columns[name];
+    if (!now || !column) continue;
+    const sorted = finite(column, host.table.size).sort();
+    if (!sorted.length) {
+      now.textContent = "";
+      page.querySelector(`#plot-${name}`).classList.add("is-empty");
+      continue;
+    }
+    const [p5, p50, p95] = [0.05, 0.5, 0.95].map((share) => number(quantile(sorted, share), shown.digits));
+    now.textContent = name === "latency_s" ? `p50 ${p50}, p95 ${p95}` : `median ${p50}`;
+    now.title = `${number(sorted.length)} measured; 5 % below ${p5}, 95 % below ${p95} ${shown.unit}`;
+  }
+}
+
+// ---- grid squares by what they yield
+
+async function listSquares() {
+  const { squares } = await fetchJson(`${api}/squares${query({})}`);
+  at("squares-empty").hidden = squares.length > 0;
+  at("squares").closest(".table").hidden = !squares.length;
+  const kept = at("square-choice").value || gallery.get("square");
+  at("square-choice").replaceChildren(element("option", { value: "" }, "any"), ...squares.map((one) => element("option", { value: one.name }, one.name)));
+  at("square-choice").value = kept;
+  at("squares").replaceChildren(
+    ...squares.map((one) => {
+      const button = element("button", { type: "button", class: "link", "data-square": one.name }, one.name);
+      const row = element("tr", {});
+      const cells = [
+        number(one.rank),
+        button,
+        number(one.exposures),
+        one.usable_fraction === null ? dash : `${number(100 * one.usable_fraction)} %`,
+        one.fit_resolution_A === null ? dash : `${number(one.fit_resolution_A, 1)} Å`,
+        one.picks_per_exposure === null ? dash : number(one.picks_per_exposure),
+      ];
+      row.append(...cells.map((cell) => element("td", {}, cell)));
+      return row;
+    }),
+  );
+}
+
+function choose(level, item) {
+  if (level === "stage") return host.open(item.row);
+  const same = host[level] === item.name;
+  host[level] = same ? "" : item.name;
+  host[level === "square" ? "hole" : "square"] = "";
+  at("square-choice").value = host.square;
+  select();
+  gallery.filter({ square: host.square, hole: host.hole }, false);
+}
+
+at("squares").addEventListener("click", (event) => {
+  const name = event.target.dataset?.square;
+  if (name) choose("square", { name });
+});
 
 // ---- what a point says when the pointer is over it
 
-function hover(plot, item, show) {
-  const point = item.data;
-  if (!point?.id) return "";
-  const shown = state.statistics[SERIES[plot][Math.floor(item.seriesIndex / 2)]?.[0]] ?? {};
-  const box = element("div", { class: "hover" });
-  const title = element("b", {}, names.get(point.id)?.name ?? `exposure ${point.n}`);
-  const value = `${shown.label} ${number(point.value[1], shown.digits)} ${shown.unit}`;
-  const when = point.at ? `, ${clock(new Date(point.at * 1000))}` : "";
-  box.append(title, element("span", {}, value), element("small", {}, `number ${number(point.n)}${when}, ${point.status}`));
-  const run = { "-1": "lowest of its run", 1: "highest of its run" }[point.kind];
-  if (run) box.append(element("small", {}, run));
-  const known = names.get(point.id);
-  if (known?.thumbnail) box.append(element("img", { src: known.thumbnail, alt: "", width: "128", height: "128" }));
-  if (!known) {
-    whois(point.id).then(() => show(hover(plot, item, show)));
-  }
-  return box;
+const names = new Map();
+const balloon = element("div", { class: "balloon", hidden: "" });
+page.append(balloon);
+
+function place(box, x, y) {
+  const frame = box.getBoundingClientRect();
+  const wide = rem() * 15;
+  balloon.hidden = false;
+  // Kept inside the window, on the side of the point that has room.
+  const left = Math.min(frame.left + x + 14, innerWidth - wide - 8);
+  const high = balloon.offsetHeight;
+  const top = frame.top + y + 14 + high > innerHeight ? frame.top + y - high - 10 : frame.top + y + 14;
+  balloon.style.setProperty("left", `${Math.max(4, left)}px`);
+  balloon.style.setProperty("top", `${Math.max(4, top)}px`);
+}
+
+function tell(words, x, y, box) {
+  if (!words) return (balloon.hidden = true);
+  balloon.replaceChildren(element("b", {}, words[0]), ...words.slice(1).map((text) => element("span", {}, text)));
+  place(box, x, y);
+}
+
+let pointed = -1;
+function hover(plot, x, y, row = -1) {
+  pointed = row;
+  if (!plot || row < 0) return (balloon.hidden = true);
+  const { table } = host;
+  const id = table.columns.id[row];
+  const known = names.get(id);
+  const shown = table.quantities[plot.name];
+  const moment = table.columns.t[row];
+  const when = Number.isFinite(moment) ? `, ${clock(new Date(moment * 1000))}` : "";
+  const mark = { 1: ", kept", 2: ", rejected by people" }[table.marks.get(id)] ?? "";
+  balloon.replaceChildren(
+    element("b", {}, known?.name ?? `exposure ${number(row + 1)}`),
+    element("span", {}, `${shown.label} ${number(table.columns[plot.name][row], shown.digits)} ${shown.unit}`),
+    element("small", {}, `number ${number(row + 1)}${when}, ${table.statuses[table.columns.status[row]]}${mark}`),
+  );
+  if (known?.thumbnail) balloon.append(element("img", { src: known.thumbnail, alt: "", width: "128", height: "128" }));
+  place(plot.box, x, y);
+  if (!known) whois(id).then(() => pointed === row && hover(plot, x, y, row));
 }
 
 async function whois(id) {
@@ -201,45 +318,75 @@ async function whois(id) {
   }
 }
 
-// ---- filters: counts and reasons are links that also work without a script
+// ---- buttons and links; counts and reasons also work without a script
 
-function filter(status, reason) {
-  const form = document.getElementById("filters");
-  form.elements.status.value = status;
-  form.elements.reason.value = reason;
-  form.dispatchEvent(new Event("change", { bubbles: true }));
-  document.getElementById("gallery").scrollIntoView({ behavior: "smooth", block: "start" });
-}
+const press = (button, name) => {
+  for (const other of page.querySelectorAll(`[data-${name}]`)) other.setAttribute("aria-pressed", String(other === button));
+};
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest("[data-filter-status]");
-  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+  const plain = !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  const link = event.target.closest("[data-filter-status], [data-filter-mark], [data-filter-limits]");
+  if (link && plain) {
     event.preventDefault();
-    filter(link.dataset.filterStatus, link.dataset.filterReason ?? "");
+    const { filterStatus: status = "all", filterReason: reason = "", filterMark: mark = "", filterLimits: limits = "" } = link.dataset;
+    gallery.filter({ status, reason, mark, limits });
   }
-  const button = event.target.closest("[data-axis]");
-  if (button) {
-    state.axis = button.dataset.axis;
-    for (const other of page.querySelectorAll("[data-axis]")) {
-      other.setAttribute("aria-pressed", String(other === button));
-    }
-    for (const chart of charts.values()) chart.clear();
-    draw();
+  const button = event.target.closest("button");
+  if (!button) return;
+  const { axis, level, markSelected } = button.dataset;
+  if (axis) {
+    host.axis = axis;
+    press(button, "axis");
+    redraw();
+  }
+  if (level) {
+    map.level = level;
+    press(button, "level");
+    map.update();
+  }
+  if (markSelected && host.selected) {
+    const ids = [];
+    for (let i = 0; i < host.table.size; i++) if (host.selected[i]) ids.push(host.table.columns.id[i]);
+    if (ids.length) host.marking.mark(ids, markSelected);
+  }
+  if (button.id === "open-selected") gallery.filter({ brush: writeBrushes(host.brushes), square: host.square, hole: host.hole });
+  if (button.id === "clear-selection") clear();
+  if (button.id === "save-limits") saveLimits();
+  if (button.id === "reset-limits") {
+    host.limits = {};
+    fillLimits();
+    select(false);
+  }
+  if (button.id === "help-button") {
+    at("keys").hidden = !at("keys").hidden;
+    button.setAttribute("aria-expanded", String(!at("keys").hidden));
   }
 });
 
-document.getElementById("filters").addEventListener("change", (event) => {
-  // Another status drops the reason that was asked for with the old one.
-  if (event.target.name === "status") event.currentTarget.elements.reason.value = "";
+at("map-colour").addEventListener("change", (event) => {
+  map.quantity = event.target.value;
+  map.update();
 });
 
-document.body.addEventListener("htmx:beforeRequest", (event) => {
-  // A live change must not move a page of the gallery under somebody who reads an older one.
-  const window_ = document.getElementById("gallery-window");
-  const live = event.detail.requestConfig.triggeringEvent?.type === "live";
-  if (live && event.detail.elt === window_ && Number(document.getElementById("gallery-offset").value) > 0) {
-    event.preventDefault();
-  }
+// What the reader opened stays open when its part of the page comes anew.
+const opened = new Set();
+document.addEventListener(
+  "toggle",
+  (event) => {
+    const { keep } = event.target.dataset ?? {};
+    if (keep) opened[event.target.open ? "add" : "delete"](keep);
+  },
+  true,
+);
+document.body.addEventListener("htmx:afterSwap", () => {
+  for (const one of document.querySelectorAll("details[data-keep]")) one.open = opened.has(one.dataset.keep);
+});
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  redraw();
+  map.draw();
+  throughput.draw();
 });
 
 // ---- live: at most one round of fetching at a time, and none is forgotten
@@ -255,7 +402,7 @@ async function refresh() {
   busy = true;
   try {
     document.body.dispatchEvent(new CustomEvent("live"));
-    await Promise.all([load(state.change < 0), new Promise((resolve) => setTimeout(resolve, 700))]);
+    await Promise.all([load(), new Promise((resolve) => setTimeout(resolve, 700))]);
   } catch (error) {
     page.dataset.error = error.message || dash;
   } finally {
@@ -271,12 +418,15 @@ async function refresh() {
 document.addEventListener(
   "error",
   (event) => {
-    if (!event.target.matches?.(".card img, .hover img")) return;
+    if (!event.target.matches?.(".card img, .balloon img")) return;
     event.target.replaceWith(element("span", { class: "no-picture" }, "picture file is missing"));
   },
   true,
 );
 
 keepTimes();
-load(true).catch((error) => (page.dataset.error = error.message));
+host.brushes = readBrushes(gallery.get("brush"));
+host.square = gallery.get("square");
+host.hole = gallery.get("hole");
+load().catch((error) => (page.dataset.error = error.message));
 follow(`${api}/live`, refresh);
