@@ -153,8 +153,10 @@ def test_entries_carry_files_and_pictures_by_what_is_in_them(api: httpx.Client) 
     assert hidden.headers["x-content-type-options"] == "nosniff"
     assert api.post(files, files={"file": ("empty", b"", "text/plain")}).status_code == 422
     assert api.get(f"/api/experiments/other/files/{png['id']}").status_code == 404
+    large = api.post(files, files={"file": ("large.bin", bytes(3 * 1024 * 1024), "x/y")})
+    assert (large.status_code, large.json()["size"]) == (201, 3 * 1024 * 1024)
     listed = api.get(f"{E1}/log?tag=atlas").json()["entries"][0]
-    assert [one["name"] for one in listed["files"]] == ["atlas.png", "evil.png"]
+    assert [one["name"] for one in listed["files"]] == ["atlas.png", "evil.png", "large.bin"]
 
 
 def test_an_entry_is_changed_and_struck_out(api: httpx.Client) -> None:

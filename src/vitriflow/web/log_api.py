@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from vitriflow.catalog import Experiment, LogEntry, LogFile, Sample, Session
 from vitriflow.elogbook import entries, experiments, samples
 from vitriflow.elogbook.permissions import Caller
-from vitriflow.facility.attachments import OTHER, store_file
+from vitriflow.facility.attachments import LARGEST_BYTES, OTHER, Stored, store_file
 from vitriflow.web import logbook_models as models
 from vitriflow.web.api import json_answer
 from vitriflow.web.auth import needs
@@ -112,27 +112,36 @@ def strike_entry(request: Request, caller: Logger, experiment: ExperimentName, e
     return json_answer({"id": entry})
 
 
-@router.post("/experiments/{experiment}/log/{entry}/files", status_code=201)
+@router.post(
+    "/experiments/{experiment}/log/{entry}/files",
+    status_code=201,
+    max_body_size=LARGEST_BYTES + 1024 * 1024,
+)
 def add_file(
     request: Request, caller: Logger, experiment: ExperimentName, entry: RowId, file: UploadFile
 ) -> Response:
     """Add a file or picture to an entry."""
     site = site_of(request)
     site.read(lambda orm: of_experiment(orm, experiment, LogEntry, entry, "log entry").id)
-    return json_answer(attach(site, caller, experiment, entry, file), 201)
-
-
-def attach(site: Site, caller: Caller, experiment: str, entry: int, file: UploadFile) -> dict[str, Any]:
-    """Put an uploaded file away and tie it to an entry."""
-    stored = store_file(config_of(site).storage.root, _blocks(file))
+    name, stored = keep(site, file)
 
     def work(orm: OrmSession) -> dict[str, Any]:
         row = of_experiment(orm, experiment, LogEntry, entry, "log entry")
-        how: dict[str, Any] = {"media_type": stored.media_type, "size": stored.size, "blake3": stored.blake3}
-        made = entries.attach_file(orm, caller, row, name=file.filename or "file", path=stored.path, **how)
+        made = tie(orm, caller, row, name, stored)
         return {"id": made.id, "name": made.name, "size": made.size, "media_type": made.media_type}
 
-    return site.catalog.write(work)
+    return json_answer(site.catalog.write(work), 201)
+
+
+def keep(site: Site, file: UploadFile) -> tuple[str, Stored]:
+    """Put an uploaded file away; gives its name and where it is."""
+    return file.filename or "file", store_file(config_of(site).storage.root, _blocks(file))
+
+
+def tie(orm: OrmSession, caller: Caller, entry: LogEntry, name: str, stored: Stored) -> LogFile:
+    """Tie a file that was put away to an entry."""
+    how: dict[str, Any] = {"media_type": stored.media_type, "size": stored.size, "blake3": stored.blake3}
+    return entries.attach_file(orm, caller, entry, name=name, path=stored.path, **how)
 
 
 def _blocks(file: UploadFile) -> Iterator[bytes]:

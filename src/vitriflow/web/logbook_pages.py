@@ -13,12 +13,13 @@ from vitriflow.catalog import Experiment, Grid, LogEntry, Microscope, Person, Sa
 from vitriflow.elogbook import boxes, entries, experiments, samples
 from vitriflow.elogbook.permissions import Caller, Subject, may
 from vitriflow.errors import BadParameter, BadTemplate, Busy
+from vitriflow.facility.attachments import LARGEST_BYTES
 from vitriflow.facility.logbook import (
     change_session,
 )
 from vitriflow.web.api import SessionKey
 from vitriflow.web.auth import needs
-from vitriflow.web.log_api import Logger, attach, own_session
+from vitriflow.web.log_api import Logger, keep, own_session, tie
 from vitriflow.web.logbook_api import (
     Controller,
     Creator,
@@ -262,7 +263,7 @@ def edit_grid(
 # ---- the log
 
 
-@router.post("/experiments/{experiment}/log")
+@router.post("/experiments/{experiment}/log", max_body_size=4 * LARGEST_BYTES)
 def write_entry(
     request: Request,
     caller: Logger,
@@ -275,17 +276,18 @@ def write_entry(
     """Write into the log, with files."""
     site = site_of(request)
 
-    def work(orm: OrmSession) -> int:
-        award: Experiment = experiments.find_experiment(orm, experiment)
-        about = own_session(orm, award, session) if session else None
-        words = tags.replace(",", " ").split()
-        return entries.write_entry(orm, caller, award, text, tags=words, session=about).id
-
     try:
-        number = site.catalog.write(work)
-        for file in files or []:
-            if file.filename:
-                attach(site, caller, experiment, number, file)
+        stored = [keep(site, file) for file in files or [] if file.filename]
+
+        def work(orm: OrmSession) -> None:
+            award: Experiment = experiments.find_experiment(orm, experiment)
+            about = own_session(orm, award, session) if session else None
+            words = tags.replace(",", " ").split()
+            entry = entries.write_entry(orm, caller, award, text, tags=words, session=about)
+            for name, one in stored:
+                tie(orm, caller, entry, name, one)
+
+        site.catalog.write(work)
     except _WRONG as error:
         return _experiment(request, caller, experiment, trouble=str(error), draft=text)
     return _to(f"{_home(experiment)}#log")
