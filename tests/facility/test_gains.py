@@ -3,8 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from tests.facility.acquiring import frames, write_movie
+from tests.facility.command import House, until
+from tests.facility.conftest import QUICK
+from vitriflow.catalog import Processing
 from vitriflow.config import Config, MicroscopeSection
 from vitriflow.facility.doctor import Health
 from vitriflow.facility.doctor_microscopes import check_microscopes
@@ -82,3 +86,40 @@ def test_the_doctor_says_of_each_microscope_what_is_not_there(tmp_path: Path) ->
         assert missing in bad
     assert all(one.remedy for one in found if one.health != Health.GOOD)
     assert any("not on a mounted share" in one.text for one in found) or (tmp_path / "share").is_mount()
+
+
+def test_run_chooses_the_newest_that_fits_the_first_movie_and_keeps_to_it(tmp_path: Path) -> None:
+    gains, source = tmp_path / "gains", tmp_path / "source"
+    chosen = reference(gains, "fits.mrc", age_h=5)
+    reference(gains, "other mode.mrc", age_h=1, side=32)
+    house = House(tmp_path / "house", more=f'[microscopes.tem1]\ngain_folder = "{gains}"\n')
+    template = house.folder / "quick.yaml"
+    template.write_text(QUICK, encoding="utf-8")
+    typed = ("run", source, "--template", template)
+    source.mkdir()
+    with house.running(*typed):
+        until(lambda: "results in" in house.said)
+        assert house.read(lambda orm: list(orm.scalars(select(Processing)))) == []  # it waits for a movie
+        write_movie(source / "first.mrc", frames(1))
+        until(lambda: house.exposures() and len(house.outcomes()) == 1)
+    reference(gains, "newer.mrc", age_h=0)
+    write_movie(source / "second.mrc", frames(2))
+    house.vitriflow(*typed, "--once")
+    (processing,) = house.read(lambda orm: list(orm.scalars(select(Processing))))
+    kept = Path(processing.parameters["gain_reference"])
+    assert kept.read_bytes() == chosen.read_bytes()
+    assert kept.parent == Path(house.session().root) / "gain"
+    assert (house.counts().exposures.came_in, house.counts().reconciles) == (2, True)
+    assert len([text for text in house.events() if text.startswith("Gain reference: ")]) == 1
+
+
+def test_a_folder_of_broken_movies_alone_is_dealt_with_without_a_reference(tmp_path: Path) -> None:
+    gains, source = tmp_path / "gains", tmp_path / "source"
+    reference(gains, "fits.mrc", age_h=5)
+    source.mkdir()
+    (source / "broken.mrc").write_bytes(b"\1" * 2000)
+    house = House(tmp_path / "house", patience_s=0.5, more=f'[microscopes.tem1]\ngain_folder = "{gains}"\n')
+    house.vitriflow(
+        "run", source, "--once", "--template", "single-particle", "--set", "particle_diameter_A=120"
+    )
+    assert house.counts().exposures.quarantined == 1

@@ -28,7 +28,6 @@ from vitriflow.config import Config, MicroscopeSection
 from vitriflow.elogbook import find_session, open_session, set_session_state, write_session_record
 from vitriflow.errors import BadFile, BadParameter
 from vitriflow.facility.choose import (
-    MOVIES,
     choose_microscope,
     choose_session_key,
     choose_template,
@@ -94,7 +93,7 @@ def activate(config: Config, catalog: Catalog, wanted: Activation) -> Session:
         )
         parameters = join_parameters(template, scope, config.processing.parameters, wanted.parameters)
         make_plan(template, parameters)
-        pending = {"name": wanted.processing, "template": template.text, "parameters": _plain(parameters)}
+        pending = _pending(wanted.processing, template, parameters)
     lease = take_lease(catalog, f"activation/{name}", this_owner("activate"), _LEASE_S)
     try:
         _refuse_second(catalog, name, wanted.session)
@@ -141,8 +140,21 @@ def end_session(catalog: Catalog, key: str, state: SessionState) -> Session:
     return session
 
 
-def begin_processing(config: Config, catalog: Catalog, session_id: int) -> int | None:
+def put_off_processing(
+    catalog: Catalog, session_id: int, name: str, template: Template, parameters: Mapping[str, Any]
+) -> None:
+    """Note the processing that :func:`begin_processing` is to begin once there's a movie."""
+    change_settings(catalog, session_id, {PENDING: _pending(name, template, parameters)})
+
+
+def begin_processing(config: Config, catalog: Catalog, session_id: int, *, wait: bool = True) -> int | None:
     """Begin the processing that a session was activated with, if that can be done by now.
+
+    Parameters
+    ----------
+    wait
+        For the first movie, where a gain reference is to be chosen by it. Without, and without a
+        movie, the processing begins with no reference.
 
     Returns
     -------
@@ -158,9 +170,10 @@ def begin_processing(config: Config, catalog: Catalog, session_id: int) -> int |
     scope = config.microscopes.get(microscope, MicroscopeSection())
     folder = SessionFolder(Path(session.root))
     if wants_gain(template, scope, parameters):
-        if first is None:
+        if first is None and wait:
             return None
-        parameters |= _gain_for(catalog, session, scope, first, folder, parameters)
+        if first is not None:
+            parameters |= _gain_for(catalog, session, scope, first, folder, parameters)
     number = start_processing(
         catalog, session_id, wanted["name"], template, parameters, folder.processed(wanted["name"])
     )
@@ -187,8 +200,7 @@ def default_processing(config: Config, catalog: Catalog, session_id: int) -> Non
     scope = config.microscopes.get(microscope, MicroscopeSection())
     template = load_template(choose_template(config.processing.template, Path(session.source)))
     parameters = join_parameters(template, scope, config.processing.parameters, {})
-    pending = {"name": "live", "template": template.text, "parameters": _plain(parameters)}
-    change_settings(catalog, session_id, {PENDING: pending})
+    put_off_processing(catalog, session_id, "live", template, parameters)
 
 
 def _standing(orm: OrmSession, session_id: int) -> tuple[Session, str, Exposure | None]:
@@ -258,10 +270,6 @@ def _find_source(name: str, scope: MicroscopeSection, said: str) -> Path | None:
         "nothing at " + " or ".join(map(str, tried)),
         "Check the name, and that the share is mounted; --source auto takes the next folder to appear.",
     )
-
-
-def _without_folder(named: str) -> str:
-    return MOVIES if named == "auto" else named
 
 
 def _known_folders(name: str, scope: MicroscopeSection) -> dict[str, list[str]]:
@@ -334,6 +342,10 @@ def _refuse_second(catalog: Catalog, microscope: str, key: str | None) -> None:
             f"session {active.key}, active since {active.created_at:%Y-%m-%d %H:%M} UTC",
             f"End it first: vitriflow stop {active.key}",
         )
+
+
+def _pending(name: str, template: Template, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "template": template.text, "parameters": _plain(parameters)}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

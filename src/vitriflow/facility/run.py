@@ -4,15 +4,16 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from vitriflow.acquisition import LookReport
 from vitriflow.catalog import (
     Catalog,
+    Exposure,
     Processing,
     Session,
     SessionState,
@@ -24,12 +25,14 @@ from vitriflow.config import Config, MicroscopeSection
 from vitriflow.elogbook import open_session, session_of_source, set_session_state, write_session_record
 from vitriflow.errors import BadParameter
 from vitriflow.facility.acquire import AcquireReport, SessionAcquisition
+from vitriflow.facility.activation import begin_processing, put_off_processing
 from vitriflow.facility.choose import (
     choose_microscope,
     choose_session_key,
     choose_template,
     join_parameters,
 )
+from vitriflow.facility.gains import wants_gain
 from vitriflow.facility.journal import SessionJournal
 from vitriflow.facility.processing_run import ProcessingRun, present
 from vitriflow.pipeline import (
@@ -47,6 +50,7 @@ from vitriflow.storage import SessionFolder, make_session_folder, session_folder
 
 LEASE_S = 15.0
 _REPORT_EVERY_S = 0.5
+_BEGIN_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class SessionRun:
             named = request.template or config.processing.template
             template = load_template(choose_template(named, self.source))
             parameters = join_parameters(template, scope, config.processing.parameters, request.parameters)
+        if frozen is None and wants_gain(template, scope, parameters):
+            parameters |= self._chosen_before()
         self.plan = make_plan(template, parameters)
         self.session = self._open_session(scope_name, scope, parameters)
         _check_mode(self.session, request)
@@ -106,14 +112,18 @@ class SessionRun:
         try:
             make_session_folder(self.folder, self.source, self.session.mode)
             write_session_record(catalog, self.session.key, self.folder.record)
-            self.processing_id = start_processing(
-                catalog,
-                self.session.id,
-                request.processing,
-                template,
-                parameters,
-                self.folder.processed(request.processing),
-            )
+            self._processing_id: int | None = None
+            if frozen is None and wants_gain(template, scope, parameters):  # by the first movie
+                put_off_processing(catalog, self.session.id, request.processing, template, parameters)
+            else:
+                self._processing_id = start_processing(
+                    catalog,
+                    self.session.id,
+                    request.processing,
+                    template,
+                    parameters,
+                    self.folder.processed(request.processing),
+                )
         except BaseException:
             set_session_state(catalog, self.session.key, SessionState.PAUSED)
             self._lease.release(catalog)
@@ -122,8 +132,22 @@ class SessionRun:
         self._look = LookReport()
         self._looked = False
         self._failure: BaseException | None = None
+        self._processing: ProcessingRun | None = None
+        self._news = threading.Event()  # something came in: the processing may begin
+        self._no_movie = False  # with ``once``: all that's there is a problem, so none has to be waited for
+
+    @property
+    def processing_id(self) -> int:
+        """Number of the processing; 0 as long as it waits for the first movie to choose a gain reference by."""
+        return self._processing_id or 0
 
     # -- preparation ----------------------------------------------------------------------
+
+    def _chosen_before(self) -> dict[str, Any]:
+        """The gain reference that was chosen when this processing began, if it has begun."""
+        there = self._known()
+        chosen = None if there is None else there.parameters.get("gain_reference")
+        return {} if chosen is None else {"gain_reference": chosen}
 
     def _frozen(self) -> Processing | None:
         """The processing to go on with, when it's there and nobody asks for other values on the command line.
@@ -134,6 +158,11 @@ class SessionRun:
         request = self.request
         if request.parameters or request.template is not None:
             return None
+        return self._known()
+
+    def _known(self) -> Processing | None:
+        """The processing of that name in the latest session on this folder."""
+        request = self.request
         session = select(Session.id).where(Session.source == str(self.source))
         if request.session is not None:
             session = session.where(Session.key == request.session)
@@ -171,7 +200,7 @@ class SessionRun:
 
     def settled(self, at_least: int) -> bool:
         """Whether at least so many exposures came in, and none is open or still being written."""
-        now = counts(self.catalog, self.processing_id)
+        now = self._counts()
         exposures = now.exposures
         return exposures.came_in >= at_least and exposures.open == 0 and now.arriving == 0
 
@@ -184,25 +213,27 @@ class SessionRun:
             How the exposures ended.
         """
         pool = make_pool(self.config)
-        settings = Settings(min_free_bytes=self.config.storage.reserve_bytes)
-        processing = ProcessingRun(self.catalog, self.processing_id, pool, settings)
         acquisition = SessionAcquisition(
             self.config,
             self.catalog,
             self.session.id,
             item=self.plan.item,
             lease=self._lease,
-            on_news=processing.wake,
+            on_news=self._wake,
         )
         helpers = [
-            threading.Thread(target=self._guard, args=(self._watch, acquisition, processing), name="watcher"),
+            threading.Thread(target=self._guard, args=(self._watch, acquisition), name="watcher"),
             threading.Thread(target=self._guard, args=(self._report, on_progress), name="reporter"),
         ]
         for helper in helpers:
             helper.start()
         finished = False
         try:
-            processing.run(self._stop)
+            settings = Settings(min_free_bytes=self.config.storage.reserve_bytes)
+            self._begin()
+            if self._processing_id is not None:
+                self._processing = ProcessingRun(self.catalog, self._processing_id, pool, settings)
+                self._processing.run(self._stop)
             finished = self._failure is None
         finally:
             self._stop.set()
@@ -213,7 +244,7 @@ class SessionRun:
             self._end(finished)
         if self._failure is not None:
             raise self._failure
-        ended = counts(self.catalog, self.processing_id)
+        ended = self._counts()
         if on_progress is not None:
             on_progress(Progress(ended, self._look))  # how it ended, which the reporter may have missed
         return ended
@@ -226,32 +257,58 @@ class SessionRun:
             self._failure = self._failure or error
             self._stop.set()
 
-    def _watch(self, acquisition: SessionAcquisition, processing: ProcessingRun) -> None:
+    def _begin(self) -> None:
+        """Wait for the first movie where the processing waits for it, and begin."""
+        while self._processing_id is None and not self._stop.is_set():
+            present(self._try_to_begin)
+            if self._processing_id is None:
+                self._news.wait(_BEGIN_EVERY_S)
+                self._news.clear()
+
+    def _try_to_begin(self) -> None:
+        self._processing_id = begin_processing(
+            self.config, self.catalog, self.session.id, wait=not self._no_movie
+        )
+
+    def _wake(self) -> None:
+        self._news.set()
+        if self._processing is not None:
+            self._processing.wake()
+
+    def _counts(self) -> Counts:
+        found = counts(self.catalog, self.processing_id)
+        if self._processing_id is not None:
+            return found
+        mine = select(func.count()).select_from(Exposure).where(Exposure.session_id == self.session.id)
+        return replace(found, arriving=self.catalog.read(lambda orm: orm.scalar(mine)) or 0)
+
+    def _watch(self, acquisition: SessionAcquisition) -> None:
         def note(report: AcquireReport) -> None:
             self._look = report.look
             if report.away:
                 return
             self._looked = self._looked or report.look.lost is None
             if self.request.once:
-                present(lambda: self._end_when_done(acquisition, processing))
+                present(lambda: self._end_when_done(acquisition))
 
         acquisition.run(self._stop, note)
 
-    def _end_when_done(self, acquisition: SessionAcquisition, processing: ProcessingRun) -> None:
+    def _end_when_done(self, acquisition: SessionAcquisition) -> None:
         """With ``once``: stop when nothing waits on disk, and nothing is open in the catalog."""
         look = self._look
         if not self._looked or look.lost or look.waiting or look.completed or not acquisition.settled():
             return
-        now = counts(self.catalog, self.processing_id)
+        now = self._counts()
+        self._no_movie = True
         if now.exposures.open == 0 and now.arriving == 0:
             self._stop.set()
-            processing.wake()
+        self._wake()
 
     def _report(self, on_progress: Callable[[Progress], None] | None) -> None:
         if on_progress is None:
             return
         while not self._stop.wait(_REPORT_EVERY_S):
-            present(lambda: on_progress(Progress(counts(self.catalog, self.processing_id), self._look)))
+            present(lambda: on_progress(Progress(self._counts(), self._look)))
 
     def _end(self, finished: bool) -> None:
         state = SessionState.CLOSED if self.request.once and finished else SessionState.PAUSED
