@@ -9,7 +9,7 @@ import pandas as pd
 from tests.web.pictures import DIAMETER_A, MICROGRAPH, PIXEL_A, PREVIEW, micrograph_pictures, spectrum_picture
 from vitriflow.catalog import now
 from vitriflow.errors import Reason
-from vitriflow.formats import write_star
+from vitriflow.formats import write_mrc, write_star
 from vitriflow.steps.records import (
     Artifact,
     CtfResult,
@@ -73,6 +73,8 @@ def make_records(
         patch_grid=(3, 3),
         patch_shifts_A=[_near(rng, frames) for _ in range(9)],
     )
+    if options.get("full"):
+        motion.outputs = {"micrograph": _micrograph(root, item, number)}
     if outcome == "failed":
         failed = MotionResult(
             status=Status.FAILED,
@@ -121,6 +123,17 @@ def _near(rng: np.random.Generator, frames: list[tuple[float, float]]) -> list[t
 
 def _path_length(frames: list[tuple[float, float]]) -> float:
     return float(np.hypot(*np.diff(np.array(frames), axis=0).T).sum()) if len(frames) > 1 else 0.0
+
+
+def _micrograph(root: Path, item: str, number: int) -> Artifact:
+    """The picture of the preview at full size, each pixel of it a number of its own."""
+    rng = np.random.default_rng(number)
+    path = root / "processed" / "live" / "MotionCorr" / f"{item}.mrc"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = rng.integers(-40, 40, (MICROGRAPH, MICROGRAPH), dtype=np.int8)
+    image[: MICROGRAPH // 2] += 50  # the upper half of the picture is brighter
+    write_mrc(path, image, PIXEL_A)
+    return Artifact(kind=Kind.MICROGRAPH, path=path)
 
 
 def _ctf(rng: np.random.Generator, defocus: float, outcome: str, options: dict[str, Any]) -> CtfResult:

@@ -123,15 +123,9 @@ def test_from_the_list_to_an_exposure_while_new_ones_arrive(browser: Browser, tm
 
 def point_of(page: Page, plot: str, number: int) -> tuple[float, float]:
     """Where the chart drew the exposure of that number (page pixels)."""
+    page.locator(f'[data-plot="{plot}"]').scroll_into_view_if_needed()
     where: Any = page.evaluate(
-        """([plot, number]) => {
-            const box = document.querySelector(`[data-plot="${plot}"]`);
-            const chart = window.echarts.getInstanceByDom(box);
-            const data = chart.getOption().series[0].data.find((p) => p.n === number);
-            const at = chart.convertToPixel({ seriesIndex: 0 }, data.value);
-            const frame = box.getBoundingClientRect();
-            return [frame.left + at[0], frame.top + at[1]];
-        }""",
+        "([plot, number]) => document.querySelector(`[data-plot='${plot}']`).plot.pixelOf(number)",
         [plot, number],
     )
     return where[0], where[1]
@@ -144,7 +138,7 @@ def test_a_point_names_its_exposure_and_a_click_opens_it(browser: Browser, site:
         drawn(page, "#session")
         x, y = point_of(page, "defocus_A", 3)
         page.mouse.move(x, y)
-        hover = page.locator(".hover").first
+        hover = page.locator(".balloon")
         expect(hover).to_contain_text("FoilHole_7002")
         expect(hover).to_contain_text("Defocus")
         page.mouse.click(x, y)
@@ -244,7 +238,7 @@ def test_markup_in_names_does_nothing_but_show(browser: Browser, tmp_path: Path)
         opened.go(f"/sessions/{world.key}")
         drawn(page, "#session")
         page.mouse.move(*point_of(page, "defocus_A", 1))
-        expect(page.locator(".hover b").first).to_contain_text("onerror")
+        expect(page.locator(".balloon b")).to_contain_text("onerror")
         opened.go(f"/sessions/{world.key}/exposures/{good}")
         drawn(page, "#exposure")
         expect(page.locator("h1")).to_contain_text("onerror")
@@ -256,7 +250,8 @@ PAGES = {
     "session": (
         "/sessions/{key}",
         ["header.bar", ".verdict", ".counts", "#summary .figures", ".nodes", "#plot-total_A", "#plot-defocus_A",
-         "#plot-astigmatism_A", "#plot-fit_resolution_A", "#plot-n_picks", "#plot-latency_s", "#gallery", "#side"],
+         "#plot-astigmatism_A", "#plot-ice_ring", "#plot-n_picks", "#plot-throughput", "#plot-stages",
+         ".map", ".squares", "#gallery", "#side"],
     ),
     "exposure": (
         "/sessions/{key}/exposures/{first}",

@@ -33,6 +33,7 @@ from vitriflow.web import (
     problems,
     sample_pages,
     table,
+    tiles,
     wall,
 )
 from vitriflow.web.auth import check_declared
@@ -133,7 +134,7 @@ def create_app(
     app.include_router(api.router)
     for room in (logbook_api, log_api, logbook_pages, sample_pages, wall):
         app.include_router(room.router)
-    for room in (pages, marks, places_api, table):
+    for room in (pages, marks, places_api, table, tiles):
         app.include_router(room.router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
         app.include_router(router)

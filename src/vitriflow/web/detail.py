@@ -113,6 +113,24 @@ def picks_path(detail: Detail) -> str | None:
     return output_path(record, "candidates") or output_path(record, "coordinates")
 
 
+def micrograph_path(detail: Detail) -> str | None:
+    """The micrograph at full size: of the motion step, or the exposure's own where it came as a micrograph."""
+    path = output_path(detail.records.get("motion"), "micrograph")
+    if path is None and detail.exposure.kind == "micrograph":
+        return detail.exposure.path
+    return path
+
+
+def full_size(detail: Detail) -> dict[str, Any] | None:
+    """Width and height of the micrograph (px) with the result that its tiles are of; None without one."""
+    preview = detail.records.get("preview", {})
+    scale, width, height = (preview.get(name) for name in ("scale", "width", "height"))
+    if not (scale and width and height) or micrograph_path(detail) is None:
+        return None
+    result = next((task.result_id for task in detail.tasks if role_of(task.record) == "motion"), None)
+    return {"width": round(width / scale), "height": round(height / scale), "result": result or 0}
+
+
 def as_json(detail: Detail) -> dict[str, Any]:
     """What ``/api/sessions/KEY/exposures/ID`` answers."""
     exposure = detail.exposure
@@ -145,6 +163,7 @@ def as_json(detail: Detail) -> dict[str, Any]:
         "next": detail.next,
         "pictures": detail.pictures,
         "preview": {name: detail.records.get("preview", {}).get(name) for name in _PICTURE_FIELDS},
+        "full": full_size(detail),
         "has_picks": picks_path(detail) is not None,
         "nodes": [_node_json(task) for task in detail.tasks],
     }

@@ -267,6 +267,7 @@ class ExposureAnswer(BaseModel):
     next: int | None
     pictures: dict[str, str]
     preview: dict[str, float | None]
+    full: dict[str, int] | None = Field(description="width and height of the micrograph (px), and its result")
     has_picks: bool
     nodes: list[dict[str, Any]]
 

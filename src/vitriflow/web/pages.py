@@ -17,6 +17,7 @@ from vitriflow.web.columns import STATUSES
 from vitriflow.web.detail import Detail, facts, find_detail, metadata_lines
 from vitriflow.web.filters import MARKS, PASSES, SET_ASIDE, SORTS, Filter, Wanted, select_rows
 from vitriflow.web.lookup import Scene, cards, find_scene, node_counts
+from vitriflow.web.overlay import KEEP, REJECT
 from vitriflow.web.site import Site, site_of
 from vitriflow.web.summary import summarise
 from vitriflow.web.table import SHOWN
@@ -27,6 +28,8 @@ Order = Annotated[str, Query(pattern="^(asc|desc)$")]
 
 Asker = Annotated[Caller, needs("own.list")]
 Reader = Annotated[Caller, needs("session.read")]
+
+MARK_WORDS = {KEEP: "keep", REJECT: "reject"}
 
 router = APIRouter(include_in_schema=False)
 
@@ -230,6 +233,7 @@ def exposure_page(
         return {
             "detail": detail,
             "marks": list_marks(db, detail.scene.session.id, exposure_id),
+            "standing": MARK_WORDS.get(detail.scene.overlay.verdicts.get(exposure_id, 0), ""),
             "may_mark": _may(db, caller, key, "session.mark"),
         }
 

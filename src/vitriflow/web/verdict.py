@@ -71,10 +71,10 @@ def judge(facts: Facts) -> Verdict:
         return Verdict("none", f"{words.plural(facts.total, 'exposure')} on the way, none finished yet.")
     level, why = _level(facts)
     sentence = f"{level.capitalize()}: {_state(facts)}"
-    for trend in facts.trends[:2]:
-        sentence += f" {_upper(trend.words)} since {_clock(trend.since)}."
-        if level == "good":
-            level = "fair"
+    if facts.trends:
+        news = " and ".join(f"{trend.words} since {_clock(trend.since)}" for trend in facts.trends[:2])
+        sentence = f"{sentence.removesuffix('.')}, but {news}."
+        level = "fair" if level == "good" else level
     return Verdict(level, sentence, [*why, *_reasons(facts)])
 
 
@@ -150,7 +150,3 @@ def median(values: FloatArray) -> float | None:
 def _lower(text: str) -> str:
     """Lower the first letter unless the word is an abbreviation."""
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

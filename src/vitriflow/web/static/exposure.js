@@ -1,18 +1,21 @@
 // One exposure's page: picks over the micrograph, CTF curves, shift track, keyboard travel.
 
 import { colour, element, fetchJson, follow, keepTimes, number, rem } from "./core.js";
+import { Marking } from "./marking.js";
+import { Viewer } from "./viewer.js";
 import { animation, axis, makeChart, text, tooltip } from "./chart.js";
 
 const page = document.getElementById("exposure");
 let exposure = null;
 
-// ---- picks
+// ---- picks, over the micrograph wherever it's zoomed to
 
 const overlay = document.getElementById("overlay");
 const picture = document.getElementById("picture");
 const slider = document.getElementById("score");
 const toggle = document.getElementById("show-picks");
 let picks = null;
+let viewer = null;
 
 function shownPicks() {
   const lowest = parseFloat(slider.value);
@@ -20,22 +23,16 @@ function shownPicks() {
 }
 
 function drawPicks() {
-  if (!picks || !overlay) return;
-  const box = picture.getBoundingClientRect();
+  if (!picks || !overlay || !viewer) return;
   const ratio = window.devicePixelRatio || 1;
-  overlay.width = Math.round(box.width * ratio);
-  overlay.height = Math.round(box.height * ratio);
+  const pen = viewer.clear(overlay);
   const shown = shownPicks();
   document.getElementById("score-value").textContent = number(parseFloat(slider.value), 3);
   document.getElementById("pick-count").textContent = `${number(shown.length)} of ${number(picks.x.length)}`;
   page.dataset.picks = String(toggle.checked ? shown.length : 0);
   if (!toggle.checked) return;
-  const pen = overlay.getContext("2d");
-  const zoom = (box.width * ratio) / (exposure.preview.width || picture.naturalWidth);
-  const scale = (exposure.preview.scale || 1) * zoom;
   const wide = picks.particle_diameter_A && picks.pixel_size_A ? picks.particle_diameter_A / picks.pixel_size_A : 0;
-  const radius = Math.max((wide * scale) / 2, 4 * ratio);
-  pen.lineWidth = Math.max(1.5, rem() * 0.11) * ratio;
+  const radius = Math.max((wide * viewer.scale) / 2, 4) * ratio;
   // A dark line under a bright one is seen on any micrograph.
   for (const [tint, grow] of [["rgb(0 0 0 / 55%)", 2], [colour("pick"), 0]]) {
     pen.strokeStyle = tint;
@@ -43,8 +40,8 @@ function drawPicks() {
     pen.beginPath();
     for (const i of shown) {
       // The first pixel's centre is (0, 0), so its corner is half a pixel before.
-      const x = (picks.x[i] + 0.5) * scale;
-      const y = (picks.y[i] + 0.5) * scale;
+      const [px, py] = viewer.toScreen(picks.x[i] + 0.5, picks.y[i] + 0.5);
+      const [x, y] = [px * ratio, py * ratio];
       pen.moveTo(x + radius, y);
       pen.arc(x, y, radius, 0, 2 * Math.PI);
     }
@@ -66,8 +63,6 @@ async function loadPicks() {
   document.getElementById("pick-tools").hidden = false;
   slider.addEventListener("input", drawPicks);
   toggle.addEventListener("change", drawPicks);
-  new ResizeObserver(drawPicks).observe(picture);
-  if (!picture.complete) picture.addEventListener("load", drawPicks);
   drawPicks();
 }
 
@@ -206,13 +201,38 @@ function trackHover(item) {
 // ---- travel by keyboard
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=range], select, textarea")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=range], select, textarea") || document.querySelector("dialog[open]")) return;
+  if (event.defaultPrevented) return;
   const go = { ArrowLeft: "previous", k: "previous", ArrowRight: "next", j: "next", u: "up", Escape: "up" }[event.key];
   if (go) document.getElementById(go)?.click();
   if (event.key === "p" && toggle) {
     toggle.checked = !toggle.checked;
     drawPicks();
   }
+  const kind = { y: "keep", x: "reject", r: "reject", c: "comment" }[event.key];
+  if (kind && document.querySelector("#marks [data-mark]")) {
+    event.preventDefault();
+    marking.mark([exposure.id], kind);
+  }
+  if (event.key === "z" && marking.done.length) marking.undo();
+});
+
+// ---- marks of people
+
+const marking = new Marking(page.dataset.sessionApi, showMarks);
+
+async function showMarks() {
+  const answer = await fetch(location.href);
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("marks");
+  document.getElementById("marks").replaceWith(document.adoptNode(fresh));
+  page.dataset.marked = String(Number(page.dataset.marked ?? 0) + 1);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("#marks button");
+  if (!button || !exposure) return;
+  if (button.dataset.undo) marking.undo([Number(button.dataset.undo)]);
+  else marking.mark([exposure.id], button.dataset.mark);
 });
 
 // ---- live: an open exposure is shown anew when a node leaves a result; the next one gets its link
@@ -232,6 +252,11 @@ fetchJson(page.dataset.api)
     exposure = found;
     drawCurves();
     drawTrack();
+    const stage = document.getElementById("stage");
+    if (stage) {
+      viewer = new Viewer(stage, { ...(found.full ?? {}), preview: found.preview }, `${page.dataset.api.split("?")[0]}/tile`, page.dataset.api.split("?")[1], drawPicks);
+      await viewer.ready;
+    }
     await loadPicks();
     page.dataset.drawn = "1";
   })

@@ -122,6 +122,7 @@ function select(showMap = true) {
   host.passing = mask;
   const chosen = at("selection");
   chosen.hidden = !host.selected;
+  at("select-hint").hidden = Boolean(host.selected);
   if (host.selected) at("selected-count").textContent = `${number(count(host.selected))} of ${number(table.size)} selected`;
   tellPassing();
   redraw();
@@ -132,6 +133,7 @@ function tellPassing() {
   const changed = JSON.stringify(host.limits) !== JSON.stringify(host.saved);
   const shown = Boolean(host.passing) || changed;
   at("passing").hidden = !shown;
+  if (at("limit-hint")) at("limit-hint").hidden = shown;
   if (!shown) return;
   const passing = host.passing ? count(host.passing) : host.table.size;
   at("pass-count").textContent = `${number(passing)} of ${number(host.table.size)} pass`;
