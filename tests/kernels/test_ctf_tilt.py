@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.kernels.ctf_cases import AMPLITUDE_CONTRAST, angle_between
-from vitriflow.errors import BadImage
-from vitriflow.kernels import CtfFit, Optics, ctf_2d, fit_ctf, fit_tilt, power_spectrum
+from vitriflow.errors import BadImage, BadParameter
+from vitriflow.kernels import CtfFit, Optics, ctf_2d, fit_ctf, fit_tilt, known_tilt, power_spectrum
 
 OPTICS = Optics(300.0, 2.7, AMPLITUDE_CONTRAST)
 PIXEL_A = 1.5
@@ -71,3 +71,25 @@ def test_a_field_too_small_for_patches_is_refused_by_name() -> None:
     image = tilted(15000.0, 0.0, 0.0, seed=64, size=640)
     with pytest.raises(BadImage, match="Leave estimate_tilt out"):
         fit_tilt(image, PIXEL_A, fitted(image), OPTICS)
+
+
+def test_with_a_known_tilt_the_blur_is_gone_and_the_centre_is_right() -> None:
+    image = tilted(25000.0, 50.0, 70.0, seed=66)
+    before = fitted(image)
+    known = known_tilt(image, PIXEL_A, before, OPTICS, 50.0, 70.0, (2000.0, 50000.0))
+    assert known.defocus_A == pytest.approx(25000.0, abs=250.0)
+    assert known.gain > 5.0
+    assert known.other_way < -5.0
+    after = fit_ctf(known.spectrum.amplitude, known.spectrum.pixel_size_A, 300.0, 2.7, AMPLITUDE_CONTRAST)
+    assert 0.5 * (after.defocus_u_A + after.defocus_v_A) == pytest.approx(25000.0, abs=125.0)
+    assert before.fit_resolution_A is not None
+    assert after.fit_resolution_A is not None
+    assert after.fit_resolution_A < 0.75 * before.fit_resolution_A
+    wrong = known_tilt(image, PIXEL_A, before, OPTICS, -50.0, 70.0, (2000.0, 50000.0))
+    assert wrong.other_way > 5.0
+
+
+def test_a_tilt_steeper_than_any_stage_goes_is_refused() -> None:
+    image = tilted(15000.0, 0.0, 0.0, seed=64, size=640)
+    with pytest.raises(BadParameter, match="tilt_angle_deg"):
+        known_tilt(image, PIXEL_A, fitted(image), OPTICS, 85.0, 0.0, (2000.0, 50000.0))

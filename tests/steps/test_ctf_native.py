@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ CASE = Case(11000.0, 900.0, 35.0, shape=(2048, 2048), seed=31)
 @pytest.fixture(scope="module")
 def image() -> np.ndarray[Any, Any]:
     return micrograph(CASE).numpy()
+
+
+@cache
+def tilted_image() -> np.ndarray[Any, Any]:
+    """As small as nine patches allow, 50 degrees about 70."""
+    return tilted(25000.0, 50.0, 70.0, seed=65, size=1536).numpy()
 
 
 def run(
@@ -251,7 +258,7 @@ def test_uncertainties_stand_in_the_record(tmp_path: Path, image: np.ndarray[Any
 
 
 def test_a_tilt_is_put_into_the_record_and_taken_out_of_the_fit(tmp_path: Path) -> None:
-    given = {"micrograph": saved(tmp_path, tilted(25000.0, 50.0, 70.0, seed=65).numpy(), PIXEL_A)}
+    given = {"micrograph": saved(tmp_path, tilted_image(), PIXEL_A)}
     record = run(given, tmp_path, estimate_tilt=True)
     assert record.tilt_deg == pytest.approx(50.0, abs=4.0)
     assert record.tilt_axis_deg == pytest.approx(70.0, abs=8.0)
@@ -267,3 +274,27 @@ def test_a_tilt_that_cannot_be_seen_is_said_in_words(tmp_path: Path, image: np.n
     refused = run(both, tmp_path, estimate_tilt=True, input="power_spectrum")
     assert refused.status is Status.FAILED
     assert "says nothing of its parts" in str(refused.reason)
+
+
+def test_a_tilt_that_is_given_is_used_and_a_wrong_sign_of_it_is_told(tmp_path: Path) -> None:
+    given = {"micrograph": saved(tmp_path, tilted_image(), PIXEL_A)}
+    right = run(given, tmp_path, tilt_angle_deg=50.0, tilt_axis_deg=70.0)
+    assert (right.tilt_deg, right.tilt_axis_deg, right.tilt_uncertainty_deg) == (50.0, 70.0, None)
+    assert right.defocus_u_A == pytest.approx(25300.0, abs=150.0)
+    assert right.quality == "good"
+    assert right.fit_resolution_A is not None
+    assert right.fit_resolution_A < 9.0
+    assert not any("sign" in warning for warning in right.warnings)
+    wrong = run(given, tmp_path, tilt_angle_deg=-50.0, tilt_axis_deg=70.0)
+    assert (wrong.tilt_deg, wrong.tilt_axis_deg) == (50.0, -110.0)  # a record's tilt is never negative
+    assert any("check its sign" in warning for warning in wrong.warnings)
+    assert wrong.quality == "doubtful"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"tilt_angle_deg": 20.0}, {"tilt_angle_deg": 20.0, "tilt_axis_deg": 0.0, "estimate_tilt": True}],
+)
+def test_half_a_tilt_or_two_of_them_are_refused(parameters: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="tilt_angle_deg"):
+        CtfParameters(**parameters)

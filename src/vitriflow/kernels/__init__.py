@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vitriflow.kernels.ctf_fit import CtfFit, fit_ctf
     from vitriflow.kernels.ctf_outside import OutsideCtf
     from vitriflow.kernels.ctf_rings import Optics
-    from vitriflow.kernels.ctf_tilt import TiltFit, fit_tilt
+    from vitriflow.kernels.ctf_tilt import KnownTilt, TiltFit, fit_tilt, known_tilt
     from vitriflow.kernels.dose import critical_dose, dose_weights
     from vitriflow.kernels.gain import find_hot_pixels, gain_factor, plan_repairs
     from vitriflow.kernels.motion import Corrected, MotionSettings, correct_movie
@@ -28,7 +28,7 @@ _HOMES = {
     "ctf_fit": ("CtfFit", "fit_ctf"),
     "ctf_outside": ("OutsideCtf",),
     "ctf_rings": ("Optics",),
-    "ctf_tilt": ("TiltFit", "fit_tilt"),
+    "ctf_tilt": ("KnownTilt", "TiltFit", "fit_tilt", "known_tilt"),
     "dose": ("critical_dose", "dose_weights"),
     "gain": ("find_hot_pixels", "gain_factor", "plan_repairs"),
     "motion": ("Corrected", "MotionSettings", "correct_movie"),
@@ -42,6 +42,7 @@ __all__ = [
     "Comparison",
     "Corrected",
     "CtfFit",
+    "KnownTilt",
     "MotionField",
     "MotionSettings",
     "Optics",
@@ -60,6 +61,7 @@ __all__ = [
     "fit_tilt",
     "full_amplitude",
     "gain_factor",
+    "known_tilt",
     "plan_repairs",
     "power_spectrum",
     "warp_accumulate",

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from vitriflow.errors import BadImage, Reason
+from vitriflow.errors import BadImage, BadParameter, Reason
 from vitriflow.kernels.ctf_fit import CtfFit, check_spectrum
 from vitriflow.kernels.ctf_rings import Floats, Ints, Optics, make_rings
 from vitriflow.kernels.ctf_search import DefocusScores, defocus_scores
@@ -31,6 +31,7 @@ _FEWEST = 9
 _AXES = 24
 _STEP_DEG = 2.5
 _SUREST_DEG = 1.0
+_DEFOCUS_STEP_A = 20.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,32 @@ class TiltFit:
     tilt_uncertainty_deg: float
     axis_uncertainty_deg: float
     gain: float
+    spectrum: Spectrum
+    n_patches: int
+
+
+@dataclass(frozen=True)
+class KnownTilt:
+    """What the patches say where the plane of the specimen was given.
+
+    Attributes
+    ----------
+    defocus_A
+        Mean defocus at the field's centre (A), to a step of 20 A.
+    gain
+        Sum of scores over that of a flat specimen, in standard deviations.
+    other_way
+        Sum of scores of the same tilt the other way round over that of the one given, likewise: far above
+        zero when the sign is wrong.
+    spectrum
+        Averaged after each patch was stretched to the centre's defocus.
+    n_patches
+        How many there were.
+    """
+
+    defocus_A: float
+    gain: float
+    other_way: float
     spectrum: Spectrum
     n_patches: int
 
@@ -108,23 +135,89 @@ def fit_tilt(
     mean = 0.5 * (fit.defocus_u_A + fit.defocus_v_A)
     reach = math.tan(math.radians(max_tilt_deg)) * float(np.hypot(*patches.centres.T).max())
     low = max(0.2 * mean, mean - reach)
+    around = (low, mean + reach)
+    tables = _tables(patches, optics, around, fit.astigmatism_A, fit, (micrograph, pixel_size_A))
+    return _plane(patches, tables, mean, max_tilt_deg)
+
+
+def known_tilt(
+    micrograph: torch.Tensor,
+    pixel_size_A: float,
+    fit: CtfFit,
+    optics: Optics,
+    tilt_deg: float,
+    axis_deg: float,
+    defocus_range_A: tuple[float, float],
+    box: int = 512,
+    threads: int = 2,
+) -> KnownTilt:
+    """The defocus at the centre of a specimen whose tilt is known, and a spectrum without its blur.
+
+    Only the height of the plane is searched, so that this holds where the whole field shows no rings.
+
+    Parameters
+    ----------
+    micrograph, pixel_size_A, optics, box, threads
+        As for `fit_tilt`.
+    fit
+        The CTF of the whole field; its astigmatism is used unless it found no rings.
+    tilt_deg, axis_deg
+        The plane: -80 to 80, and the axis from x towards y (degrees). With a positive tilt underfocus
+        grows in the direction 90 degrees further on than the axis.
+    defocus_range_A
+        Where the centre's mean defocus is looked for (A).
+
+    Raises
+    ------
+    BadParameter
+        When the tilt is steeper than 80 degrees.
+    BadImage
+        When the field is too small for nine patches.
+    """
+    if not abs(tilt_deg) <= 80.0:
+        raise BadParameter("tilt_angle_deg", "-80 to 80 degrees", f"{tilt_deg:g}")
+    patches = _cut(micrograph, pixel_size_A, box, threads)
+    slopes = _slopes(tilt_deg, axis_deg)
+    reach = float(np.abs(patches.centres @ slopes).max())
+    low, high = defocus_range_A
+    seen = fit.quality != "no rings"
+    astigmatism = fit.astigmatism_A if seen else 0.0
+    around = (max(0.2 * low, low - reach), high + reach)
+    tables = _tables(patches, optics, around, astigmatism, fit, (micrograph, pixel_size_A))
+    mean = 0.5 * (low + high)
+    scores = _Scores(patches, tables, mean)
+    offsets = np.arange(low - mean, high - mean + _DEFOCUS_STEP_A, _DEFOCUS_STEP_A)
+    offset, best = scores.best_offset(slopes, offsets)
+    _, flat = scores.best_offset(np.zeros(2), offsets)
+    _, other = scores.best_offset(-slopes, offsets)
+    n = len(patches.centres)
+    return KnownTilt(
+        defocus_A=mean + offset,
+        gain=(best - flat) / math.sqrt(n),
+        other_way=(other - best) / math.sqrt(n),
+        spectrum=_stretched(patches, mean, np.array([offset, *slopes])),
+        n_patches=n,
+    )
+
+
+def _tables(
+    patches: _Patches,
+    optics: Optics,
+    range_A: tuple[float, float],
+    astigmatism_A: float,
+    fit: CtfFit,
+    field: tuple[torch.Tensor, float],
+) -> list[DefocusScores]:
+    """Scores of each patch over a range of defoci."""
     tables = []
     for spectrum in patches.spectra:
         amplitude = check_spectrum(spectrum.amplitude)
         rings = make_rings(amplitude, spectrum.pixel_size_A, _LOW_A, _HIGH_A)
         if rings is None:
-            raise _too_small(micrograph, pixel_size_A)
-        tables.append(
-            defocus_scores(
-                rings,
-                optics,
-                (low, mean + reach),
-                fit.astigmatism_A,
-                math.radians(fit.defocus_angle_deg),
-                math.radians(fit.phase_shift_deg),
-            )
-        )
-    return _plane(patches, tables, mean, max_tilt_deg)
+            raise _too_small(*field)
+        angle, phase = math.radians(fit.defocus_angle_deg), math.radians(fit.phase_shift_deg)
+        tables.append(defocus_scores(rings, optics, range_A, astigmatism_A, angle, phase))
+    return tables
 
 
 def _too_small(micrograph: torch.Tensor, pixel_size_A: float) -> BadImage:
@@ -159,51 +252,72 @@ def _cut(micrograph: torch.Tensor, pixel_size_A: float, box: int, threads: int) 
     return _Patches(np.asarray(centres) * pixel_size_A, spectra)
 
 
-def _plane(patches: _Patches, tables: list[DefocusScores], mean: float, max_tilt_deg: float) -> TiltFit:
-    """The plane of the largest sum of scores, and what leaving patches out does to it."""
-    scores = np.stack([table.scores for table in tables])
-    first, step = tables[0].first_A, tables[0].step_A
-    centres = patches.centres
-    everything = np.arange(len(centres))
+class _Scores:
+    """What the patches say of planes: (defocus offset A, slope along y, slope along x)."""
 
-    def total(plane: Floats, chosen: Ints) -> float:
-        """Sum of scores for (defocus offset A, slope along y, slope along x)."""
-        defocus = mean + plane[0] + centres[chosen] @ plane[1:]
-        place = np.clip((defocus - first) / step, 0.0, scores.shape[1] - 1.001)
+    def __init__(self, patches: _Patches, tables: list[DefocusScores], mean: float) -> None:
+        self._scores = np.stack([table.scores for table in tables])
+        self._first, self._step = tables[0].first_A, tables[0].step_A
+        self._centres, self._mean = patches.centres, mean
+
+    def total(self, plane: Floats, chosen: Ints) -> float:
+        """Sum of scores of the patches ``chosen``."""
+        defocus = self._mean + plane[0] + self._centres[chosen] @ plane[1:]
+        place = np.clip((defocus - self._first) / self._step, 0.0, self._scores.shape[1] - 1.001)
         index = place.astype(np.intp)
         part = place - index
-        left, right = scores[chosen, index], scores[chosen, index + 1]
+        left, right = self._scores[chosen, index], self._scores[chosen, index + 1]
         return float((left * (1.0 - part) + right * part).sum())
 
-    def climb(start: Floats, chosen: Ints) -> Floats:
+    def climb(self, start: Floats, chosen: Ints) -> Floats:
+        """The best plane near ``start``."""
         scale = np.array([100.0, 0.05, 0.05])
         simplex = np.vstack([start, start + np.diag(scale)])
         found: Any = minimize(  # type: ignore[call-overload]
-            lambda plane: -total(plane, chosen),
+            lambda plane: -self.total(plane, chosen),
             start,
             method="Nelder-Mead",
             options={"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-4, "maxiter": 400},
         )
         return np.asarray(found.x, dtype=np.float64)
 
+    def best_offset(self, slopes: Floats, offsets: Floats) -> tuple[float, float]:
+        """The defocus offset (A) at which a plane of given slopes scores most, and that score."""
+        everything = np.arange(len(self._centres))
+        totals = [self.total(np.array([offset, *slopes]), everything) for offset in offsets]
+        best = int(np.argmax(totals))
+        return float(offsets[best]), totals[best]
+
+
+def _slopes(tilt_deg: float, axis_deg: float) -> Floats:
+    """Growth of underfocus along y and x (A/A)."""
+    uphill = math.radians(axis_deg + 90.0)
+    return math.tan(math.radians(tilt_deg)) * np.array([math.sin(uphill), math.cos(uphill)])
+
+
+def _plane(patches: _Patches, tables: list[DefocusScores], mean: float, max_tilt_deg: float) -> TiltFit:
+    """The plane of the largest sum of scores, and what leaving patches out does to it."""
+    scores = _Scores(patches, tables, mean)
+    n = len(patches.centres)
+    everything = np.arange(n)
     starts = [np.zeros(3)]
     for tilt in np.arange(_STEP_DEG, max_tilt_deg + 1e-9, _STEP_DEG):
-        slope = math.tan(math.radians(tilt))
-        for turn in np.arange(_AXES) * 2.0 * np.pi / _AXES:
-            starts.append(np.array([0.0, slope * math.sin(turn), slope * math.cos(turn)]))
-    starts.sort(key=lambda plane: -total(plane, everything))
-    best = max((climb(start, everything) for start in starts[:4]), key=lambda p: total(p, everything))
-    flat = max(total(np.array([offset, 0.0, 0.0]), everything) for offset in np.arange(-500.0, 501.0, 50.0))
-    tilt_sd, axis_sd = _jackknife(best, len(centres), climb)
+        for turn in np.arange(_AXES) * 360.0 / _AXES:
+            starts.append(np.array([0.0, *_slopes(tilt, turn)]))
+    starts.sort(key=lambda plane: -scores.total(plane, everything))
+    found = [scores.climb(start, everything) for start in starts[:4]]
+    best = max(found, key=lambda plane: scores.total(plane, everything))
+    _, flat = scores.best_offset(np.zeros(2), np.arange(-500.0, 501.0, 50.0))
+    tilt_sd, axis_sd = _jackknife(best, n, scores.climb)
     slope_y, slope_x = float(best[1]), float(best[2])
     return TiltFit(
         tilt_deg=math.degrees(math.atan(math.hypot(slope_y, slope_x))),
         axis_deg=_turn(math.degrees(math.atan2(slope_y, slope_x)) - 90.0),
         tilt_uncertainty_deg=tilt_sd,
         axis_uncertainty_deg=axis_sd,
-        gain=(total(best, everything) - flat) / math.sqrt(len(centres)),
+        gain=(scores.total(best, everything) - flat) / math.sqrt(n),
         spectrum=_stretched(patches, mean, best),
-        n_patches=len(centres),
+        n_patches=n,
     )
 
 

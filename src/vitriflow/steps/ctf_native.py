@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from vitriflow.errors import BadFile, BadImage, BadParameter, BrokenInvariant, Reason
-from vitriflow.steps.base import Context, Port, Resources, Step, StepParameters
+from vitriflow.errors import BadFile, BadParameter, BrokenInvariant, Reason
+from vitriflow.steps.base import Context, Port, Resources, Step
+from vitriflow.steps.ctf_tilting import Tilt, TiltParameters, port_for_tilt, tilt_of
 from vitriflow.steps.records import Artifact, CtfResult, Kind, Status
 
 if TYPE_CHECKING:
@@ -15,12 +16,9 @@ if TYPE_CHECKING:
 
     from vitriflow.kernels.ctf_fit import CtfFit
     from vitriflow.kernels.ctf_rings import Optics
-    from vitriflow.kernels.ctf_tilt import TiltFit
-
-_SURE_OF_TILT = 3.0  # standard deviations over a flat specimen
 
 
-class CtfParameters(StepParameters):
+class CtfParameters(TiltParameters):
     """The microscope, and where to look."""
 
     input: Literal["auto", "micrograph", "power_spectrum"] = Field(
@@ -59,10 +57,6 @@ class CtfParameters(StepParameters):
         description="side of the power spectrum of a micrograph (px)",
     )
     fit_phase_shift: bool = Field(default=False, description="fit the phase shift of a phase plate too")
-    estimate_tilt: bool = Field(
-        default=False,
-        description="find the specimen's tilt from the defocus over the micrograph, and fit without its blur",
-    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "CtfParameters":
@@ -111,26 +105,30 @@ class CtfNative(Step[CtfParameters, CtfResult]):
         """Fit one exposure."""
         from vitriflow.kernels.ctf_rings import Optics
 
-        port = choose_port(self.name, inputs, _wanted(parameters))
+        asked = parameters.of_tilt
+        wanted = parameters.input if asked is None else port_for_tilt(asked, parameters.input)
+        port = choose_port(self.name, inputs, wanted)
         image, pixel_size_A, warnings = read_input(inputs[port], parameters.pixel_size_A, context)
         amplitude, box_pixel_A = image, pixel_size_A
         if port == "micrograph":
             amplitude, box_pixel_A = tile_spectrum(image, pixel_size_A, parameters.box_size, context)
         fit = _fit(amplitude, box_pixel_A, parameters)
+        optics = Optics(
+            parameters.voltage_kV, parameters.spherical_aberration_mm, parameters.amplitude_contrast
+        )
         tilt = None
-        if parameters.estimate_tilt:
-            tilt, why_not = _tilt(image, pixel_size_A, fit, parameters, context)
-            warnings += why_not
-        if tilt is not None and tilt.gain > _SURE_OF_TILT:
+        if asked is not None:
+            range_A = (parameters.min_defocus_A, parameters.max_defocus_A)
+            box = parameters.box_size
+            tilt, why_not = tilt_of(image, pixel_size_A, fit, optics, parameters, range_A, box, context)
+            warnings += why_not if tilt is None else tilt.warnings
+        if tilt is not None and tilt.spectrum is not None:
             amplitude, box_pixel_A = tilt.spectrum.amplitude, tilt.spectrum.pixel_size_A
             fit = _fit(amplitude, box_pixel_A, parameters)
         _check(fit, str(inputs[port].path))
         context.say(
             f"{fit.n_rings_seen} rings followed; angle known to {fit.angle_uncertainty_deg:.1f} degrees"
             + (f", phase to {fit.phase_uncertainty_deg:.1f} degrees" if parameters.fit_phase_shift else "")
-        )
-        optics = Optics(
-            parameters.voltage_kV, parameters.spherical_aberration_mm, parameters.amplitude_contrast
         )
         ctf = (fit.defocus_u_A, fit.defocus_v_A, fit.defocus_angle_deg, fit.phase_shift_deg)
         shown_to_A = fit.fit_resolution_A or parameters.max_resolution_A
@@ -139,24 +137,12 @@ class CtfNative(Step[CtfParameters, CtfResult]):
         result.warnings += warnings
         if "voltage_kV" not in parameters.model_fields_set:
             _doubt_voltage(result, parameters.voltage_kV)
+        if tilt is not None and tilt.warnings and result.quality == "good":
+            result.quality = "doubtful"  # rings blurred by a wrong tilt look good and are off by 1 %
         if result.status is Status.DONE:
             outputs["ctf"] = write_ctf_star(result, optics, context)
         result.outputs = outputs
         return result
-
-
-def _wanted(parameters: CtfParameters) -> str:
-    """Which input: a tilt can only be seen in a micrograph."""
-    if not parameters.estimate_tilt:
-        return parameters.input
-    if parameters.input == "power_spectrum":
-        raise BadParameter(
-            "ctf.native: parameter 'estimate_tilt'",
-            expected="input=micrograph: a spectrum of the whole field says nothing of its parts",
-            found="input=power_spectrum",
-            remedy="Wire the micrograph to this node, or leave estimate_tilt out.",
-        )
-    return "micrograph"
 
 
 def _fit(amplitude: "torch.Tensor", box_pixel_A: float, parameters: CtfParameters) -> "CtfFit":
@@ -175,27 +161,6 @@ def _fit(amplitude: "torch.Tensor", box_pixel_A: float, parameters: CtfParameter
         max_resolution_A=parameters.max_resolution_A,
         fit_phase_shift=parameters.fit_phase_shift,
     )
-
-
-def _tilt(
-    image: "torch.Tensor", pixel_size_A: float, fit: "CtfFit", parameters: CtfParameters, context: Context
-) -> "tuple[TiltFit | None, list[str]]":
-    """The specimen's plane, or a sentence that says why there's none."""
-    from vitriflow.kernels.ctf_rings import Optics
-    from vitriflow.kernels.ctf_tilt import fit_tilt
-
-    if fit.quality == "no rings":
-        return None, ["no tilt was estimated: there are no rings to estimate it from"]
-    optics = Optics(parameters.voltage_kV, parameters.spherical_aberration_mm, parameters.amplitude_contrast)
-    try:
-        tilt = fit_tilt(image, pixel_size_A, fit, optics, box=parameters.box_size, threads=context.threads)
-    except BadImage as error:
-        return None, [f"no tilt was estimated: {error}"]
-    context.say(
-        f"tilt {tilt.tilt_deg:.1f} +- {tilt.tilt_uncertainty_deg:.1f} degrees about {tilt.axis_deg:.0f} degrees "
-        f"+- {tilt.axis_uncertainty_deg:.0f}, from {tilt.n_patches} patches"
-    )
-    return tilt, []
 
 
 def choose_port(step: str, inputs: Mapping[str, Artifact], wanted: str) -> str:
@@ -296,7 +261,7 @@ def _check(fit: "CtfFit", thing: str) -> None:
         )
 
 
-def _record(fit: "CtfFit", pixel_size_A: float, tilt: "TiltFit | None") -> CtfResult:
+def _record(fit: "CtfFit", pixel_size_A: float, tilt: Tilt | None) -> CtfResult:
     """The fit as a record; without rings it's quarantined, in doubt it carries a warning."""
     result = CtfResult(
         defocus_u_A=round(fit.defocus_u_A, 2),
@@ -316,7 +281,9 @@ def _record(fit: "CtfFit", pixel_size_A: float, tilt: "TiltFit | None") -> CtfRe
         pixel_size_A=pixel_size_A,
         tilt_deg=None if tilt is None else round(tilt.tilt_deg, 2),
         tilt_axis_deg=None if tilt is None else round(tilt.axis_deg, 2),
-        tilt_uncertainty_deg=None if tilt is None else round(tilt.tilt_uncertainty_deg, 2),
+        tilt_uncertainty_deg=None
+        if tilt is None or tilt.uncertainty_deg is None
+        else round(tilt.uncertainty_deg, 2),
         curves=fit.curves,
     )
     doubts = "; ".join(fit.doubts)

@@ -145,7 +145,8 @@ class CtfResult(Result):
         default=None, description="one standard deviation (degrees), None unless the phase was fitted"
     )
     tilt_deg: float | None = Field(
-        default=None, description="of the specimen, 0 to 90 (degrees); None unless tilt was asked for"
+        default=None,
+        description="of the specimen, 0 to 90 (degrees), found or given; None unless tilt was asked for",
     )
     tilt_axis_deg: float | None = Field(
         default=None,
@@ -153,7 +154,8 @@ class CtfResult(Result):
         "direction 90 degrees further on",
     )
     tilt_uncertainty_deg: float | None = Field(
-        default=None, description="of tilt_deg, one standard deviation (degrees)"
+        default=None,
+        description="of tilt_deg, one standard deviation (degrees); None where the tilt was given",
     )
     quality: str = Field(default="", description="good, doubtful or no rings")
     pixel_size_A: float = Field(default=0.0, description="of the image that was fitted (A)")
