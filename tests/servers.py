@@ -22,7 +22,7 @@ class PostgresServer:
         self.programs = programs
         self.folder = folder
         self.data = folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self.password = secrets.token_hex(8)
         self.process: subprocess.Popen[bytes] | None = None
         self._ids = _ids_to_run_as()
@@ -101,7 +101,7 @@ def _ids_to_run_as() -> tuple[int, int] | None:
     return user.pw_uid, user.pw_gid
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

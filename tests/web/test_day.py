@@ -1,0 +1,145 @@
+"""A simulated day on two microscopes, run from the pages alone: real services, real browser, two people."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.facility.command import House, until
+from tests.facility.conftest import DIAMETER_A, Played, play
+from tests.servers import free_port
+
+pytestmark = [pytest.mark.service, pytest.mark.slow]
+MICROSCOPES = """
+[microscopes.tem1]
+sources = ["{folder}/tem1"]
+mode = "copy"
+voltage_kV = 200.0
+
+[microscopes.tem2]
+sources = ["{folder}/tem2"]
+
+[web]
+port = {port}
+"""
+
+
+@dataclass
+class Facility:
+    """A facility that runs, and who may sign in."""
+
+    house: House
+    address: str
+    passwords: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return play(tmp_path_factory.mktemp("played"), exposures=3, unique=1)
+
+
+@pytest.fixture(scope="module")
+def facility(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facility]:
+    folder = tmp_path_factory.mktemp("day")
+    for name in ("tem1", "tem2"):
+        (folder / name).mkdir()
+    port = free_port()
+    house = House(folder / "house", more=MICROSCOPES.format(folder=folder, port=port))
+    passwords = {}
+    for login, role in (("olga", "--operator"), ("rosa", None), ("eve", None)):
+        roles = [role] if role else []
+        added = house.vitriflow("people", "add", login, "--generate", *roles)
+        passwords[login] = added.stdout.split()[-1]
+    address = f"http://127.0.0.1:{port}"
+    with house.running("up"):
+        until(lambda: _answers(address))
+        yield Facility(house, address, passwords)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/api/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def sign_in(browser: Any, facility: Facility, login: str) -> Any:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=facility.address)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.goto("/")
+    page.get_by_label("Login").fill(login)
+    page.get_by_label("Password").fill(facility.passwords[login])
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("link", name=login).wait_for()
+    return page
+
+
+def activate(page: Any, experiment: str, sample: str, microscope: str, gain: Path) -> str:
+    """An operator makes an experiment and a sample, and activates it. Gives the session's address."""
+    page.goto("/experiments")
+    page.locator("#new-experiment [name=name]").fill(experiment)
+    page.get_by_role("button", name="Make experiment").click()
+    page.get_by_role("link", name="New sample").click()
+    page.locator("[name=sample_name]").fill(sample)
+    page.locator("[name=particle_diameter_A]").fill(str(DIAMETER_A))
+    page.get_by_text("References", exact=True).click()
+    page.locator("[name=gain_reference]").fill(str(gain))
+    page.get_by_role("button", name="Make sample").click()
+    page.locator("#activate [name=microscope]").select_option(microscope)
+    page.get_by_role("button", name="Activate").click()
+    page.wait_for_url("**/sessions/**")
+    return str(page.url)
+
+
+def test_an_operator_runs_two_microscopes_and_a_researcher_sees_only_her_own(
+    facility: Facility, played: Played, browser: Any
+) -> None:
+    olga = sign_in(browser, facility, "olga")
+    first = activate(olga, "cm1", "apo", "tem1", played.gain)
+    second = activate(olga, "cm2", "holo", "tem2", played.gain)
+    for name in ("tem1", "tem2"):  # the microscopes' software makes the sessions' folders now
+        shutil.copytree(played.source, facility.house.folder.parent / name / played.source.name)
+    olga.goto("/experiments/cm1/people")
+    olga.locator("#let-in [name=login]").fill("rosa")
+    olga.get_by_role("button", name="Let in").click()
+    olga.get_by_role("cell", name="rosa").first.wait_for()
+
+    for address in (first, second):
+        olga.goto(address)
+        olga.locator("#count-done", has_text="3").wait_for()
+        assert "usable" in olga.locator(".verdict .sentence").inner_text()
+    olga.goto("/wall")
+    assert {one.inner_text() for one in olga.locator(".scope h2").all()} == {"tem1", "tem2"}
+    session = first.rsplit("/", 1)[1]
+    log = facility.house.vitriflow("verify", session)
+    assert log.returncode == 0
+
+    rosa = sign_in(browser, facility, "rosa")
+    assert rosa.get_by_role("heading", name="apo").count() == 1
+    assert rosa.get_by_role("heading", name="holo").count() == 0
+    assert rosa.goto(second).status == 404
+    assert rosa.goto(first).status == 200
+    assert rosa.get_by_role("button", name="Stop").count() == 0
+    eve = sign_in(browser, facility, "eve")
+    assert eve.locator(".session-row").count() == 0
+    assert eve.goto(first).status == 404
+
+    for address in (first, second):
+        olga.goto(address)
+        olga.get_by_role("button", name="Stop").click()
+        olga.locator(".crumbs .pill", has_text="closed").wait_for()
