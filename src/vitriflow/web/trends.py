@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 WINDOWS = (300, 120, 60)  # newest values that are looked at: a short window finds what has just begun
 FEWEST = 24
 SIDE = 8  # values before and after, at least
-CHANCE = 1e-4
+CHANCE = 5e-4
 OVERLAP = 0.8  # share of pairs (before, after) in which the later one is worse
 RECENT = 12  # newest values whose median has to be still on the worse side
 
