@@ -252,6 +252,7 @@ def _change(
 def _serve(make: Any, config: Path | None, out: Path | None) -> None:
     """Run a service until it's told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # says the same at each start
     settled = configured(config, out)
     catalog = open_catalog(settled, create=True)
     stop = _stop_on_signals()
