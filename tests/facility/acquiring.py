@@ -49,7 +49,10 @@ class Acquiring:
         self.catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
         upgrade(self.catalog)
         times = {"scan_interval_s": 0.05, "quiet_s": 0.1, "patience_s": 0.6}
-        self.config = Config.model_validate({"acquisition": {**times, **settings}})
+        microscopes = settings.pop("microscopes", {})
+        self.config = Config.model_validate(
+            {"acquisition": {**times, **settings}, "microscopes": microscopes}
+        )
         self.session = open_session(
             self.catalog,
             key="s1",

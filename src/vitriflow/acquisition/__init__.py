@@ -5,7 +5,7 @@ from vitriflow.acquisition.drives import local_path
 from vitriflow.acquisition.intake import Intake, LookReport
 from vitriflow.acquisition.optics import Evidence, Group, OpticsGroups, evidence_of
 from vitriflow.acquisition.places import SessionBook, place_of
-from vitriflow.acquisition.recognise import FileKind, Recognised, item_of, recognise
+from vitriflow.acquisition.recognise import FileKind, Recognised, item_of, program_of, recognise
 from vitriflow.acquisition.recognisers import Recogniser, Rule, recognisers
 from vitriflow.acquisition.scan import FileSeen, Scanner, SourceLostError, look
 from vitriflow.acquisition.transfer import Transfer
@@ -37,6 +37,7 @@ __all__ = [
     "local_path",
     "look",
     "place_of",
+    "program_of",
     "recognise",
     "recognisers",
 ]

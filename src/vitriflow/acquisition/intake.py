@@ -7,7 +7,7 @@ time: a new process finds it again in the catalog and on disk.
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.acquisition.custody import MOVED, FileChange, Recorder, files_left, known_files, rows_of
 from vitriflow.acquisition.intake_write import ExposureChange, IntakeWriter, hash_file
+from vitriflow.acquisition.late import LateMetadata
+from vitriflow.acquisition.metadata import MetadataFinder
 from vitriflow.acquisition.movies import MovieDesk
 from vitriflow.acquisition.recognise import FileKind
 from vitriflow.acquisition.scan import SETTLE_S, FileSeen, Scanner, SourceLostError
@@ -53,6 +55,7 @@ class _Changes:
 
     exposures: list[ExposureChange] = field(default_factory=list)
     files: list[FileChange] = field(default_factory=list)
+    late: dict[str, list[LateMetadata]] = field(default_factory=dict)  # by the file that says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Intake:
         Whether a file is being copied just now: then what became of it is decided later.
     fence
         Called in each transaction; raises when this session was taken over by another process.
+    drives
+        Where the drives of the microscope's PC are here, by which its files name each other.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Intake:
         record: Recorder = lambda _files: None,
         is_moving: Callable[[str], bool] = lambda _key: False,
         fence: Callable[[OrmSession], None] = lambda _orm: None,
+        drives: Mapping[str, Path] | None = None,
     ) -> None:
         self.catalog = catalog
         self.session_id = session_id
@@ -124,7 +130,9 @@ class Intake:
         self._arriving: set[str] = set()  # exposures that aren't whole yet
         self._survey = Survey(kind)
         self._lost = False
-        self._movies = MovieDesk(self.judge, self._survey, kind, mode)
+        self._movies = MovieDesk(
+            self.judge, self._survey, kind, mode, MetadataFinder(source=source, drives=drives)
+        )
         self._load()
 
     def _load(self) -> None:
@@ -152,6 +160,8 @@ class Intake:
                 self._movies.note_frames(row.key, row.details.get("n_frames"))
                 if row.details.get("metadata_file"):
                     self._movies.expects_metadata.add(row.software)
+                else:
+                    self._movies.note_bare(row.key)
             elif row.state == ExposureState.PROBLEM:
                 self._problems[row.key] = row.problem_code or ""
                 if row.problem_code == Reason.UNREADABLE:
@@ -194,7 +204,7 @@ class Intake:
             self._meet(file, report, changes)
         self._judge_all(report, changes)
         self._give_up(report, changes)
-        self._writer.write(changes.exposures, changes.files, self._survey.counts())
+        self._writer.write(changes.exposures, changes.files, self._survey.counts(), changes.late)
         return report
 
     # -- files that aren't as they were --------------------------------------------------
@@ -365,6 +375,11 @@ class Intake:
         change.values |= {"complete_at": now(), "decodable": decodable}
         self._settle(file)
         changes.files.append(change)
+        if kind == FileKind.METADATA:
+            changes.late[file.key] = self._movies.late(file, self.scanner.files)
+            outside = self._movies.outside(file)
+            if outside is not None:
+                self._writer.say_once("warning", outside)
         if file.key in self._arriving:  # it looked like a movie until its neighbour came
             self._arriving.discard(file.key)
             what = "only the sum of a movie's frames, which lies beside it"

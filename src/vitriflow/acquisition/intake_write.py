@@ -1,6 +1,6 @@
 """Writes what a look at the source found: exposures, files, events, in transactions of moderate size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from vitriflow.acquisition.custody import (
     write_changes,
     write_gone,
 )
+from vitriflow.acquisition.late import LateMetadata, fill
 from vitriflow.acquisition.places import PLACE_KINDS, SessionBook, place_of, series_news
 from vitriflow.acquisition.recognise import FileKind, item_of, recognise
 from vitriflow.acquisition.scan import FileSeen
@@ -97,9 +98,16 @@ class IntakeWriter:
         return change
 
     def write(
-        self, exposures: Sequence[ExposureChange], files: Sequence[FileChange], survey: dict[str, int]
+        self,
+        exposures: Sequence[ExposureChange],
+        files: Sequence[FileChange],
+        survey: dict[str, int],
+        late: Mapping[str, Sequence[LateMetadata]],
     ) -> None:
-        """Write changes; in place, files that are whole are hashed and recorded first."""
+        """Write changes; in place, files that are whole are hashed and recorded first.
+
+        ``late`` has, by the key of an XML or mdoc among ``files``, what it says of exposures of earlier looks.
+        """
         by_key: dict[str, list[ExposureChange]] = {}
         for exposure in exposures:
             by_key.setdefault(exposure.file.key, []).append(exposure)
@@ -108,7 +116,7 @@ class IntakeWriter:
             if self._mode == "in_place":
                 self._hash(part)
             mine = [e for key in dict.fromkeys(c.file.key for c in part) for e in by_key.pop(key, [])]
-            self._write(mine, part)
+            self._write(mine, part, late=[one for c in part for one in late.get(c.file.key, ())])
         rest = [exposure for some in by_key.values() for exposure in some]
         if rest or survey != self._survey:
             self._write(rest, [], survey)
@@ -119,6 +127,7 @@ class IntakeWriter:
         exposures: Sequence[ExposureChange],
         files: Sequence[FileChange],
         survey: dict[str, int] | None = None,
+        late: Sequence[LateMetadata] = (),
     ) -> None:
         whole = (FileState.COMPLETE, FileState.PROVED)
         pictures = [change.file for change in files if change.kind in PLACE_KINDS and change.state in whole]
@@ -140,6 +149,7 @@ class IntakeWriter:
                 book.note(news)
             for one in series:
                 book.note_series(one)
+            fill(orm, self.session_id, book, late)
             if survey is not None:
                 orm.execute(update(Session).where(Session.id == self.session_id).values(survey=survey))
 

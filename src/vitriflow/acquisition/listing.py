@@ -11,6 +11,7 @@ from vitriflow.acquisition.recognise import (
     FileKind,
     item_of,
     plain_stem,
+    program_of,
     recognise,
     series_of,
     sum_of_movie,
@@ -19,7 +20,6 @@ from vitriflow.acquisition.scan import FileSeen, Scanner, SourceLostError, name_
 from vitriflow.errors import BadParameter
 from vitriflow.formats import ExposureMetadata, Mdoc
 
-_SOFTWARE = {"serialem": "serialem", "tomo 5": "tomo5", "epu": "epu", "tomography": "tomo5"}
 _BESIDE = (FileKind.METADATA, FileKind.PREVIEW)
 _FRAMES = (".tif.mdoc", ".tiff.mdoc", ".eer.mdoc")
 
@@ -170,7 +170,7 @@ class _Reader:
             return
         entry.metadata = metadata.details
         entry.tilt_series = metadata.details.get("tilt_series")
-        entry.software = _software(entry.software, metadata.details.get("software"))
+        entry.software = program_of(entry.software, metadata.details.get("software"))
 
     def _stack(self, key: str, entry: Entry) -> None:
         """``.st`` is a montage, unless it's called after a tilt series or its mdoc says so."""
@@ -202,7 +202,7 @@ class _Reader:
             entry.metadata = {"problems": [content]}
         elif isinstance(content, ExposureMetadata):
             entry.metadata = _dump(content)
-            entry.software = _software(entry.software, content.software)
+            entry.software = program_of(entry.software, content.software)
         else:
             self._mdoc(key, content, entry)
 
@@ -229,7 +229,7 @@ class _Reader:
         entry.metadata = {**common, "mdoc_kind": mdoc.kind} | (
             {"problems": mdoc.problems} if mdoc.problems else {}
         )
-        entry.software = _software(entry.software, mdoc.exposures[0].software)
+        entry.software = program_of(entry.software, mdoc.exposures[0].software)
         entry.tilt_series = series_of_mdoc(key, mdoc) or entry.tilt_series
         if len(said) > 1:
             entry.exposure = None
@@ -240,11 +240,6 @@ class _Reader:
 
 def _dump(exposure: ExposureMetadata) -> dict[str, Any]:
     return exposure.model_dump(mode="json", exclude_none=True, exclude={"source"}, exclude_defaults=True)
-
-
-def _software(by_name: str | None, said: object) -> str | None:
-    """What the metadata say, where it's a program that we know; else what the name says."""
-    return _SOFTWARE.get(str(said or "").lower(), by_name)
 
 
 def _shown(key: str) -> str:

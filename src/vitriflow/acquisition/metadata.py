@@ -3,11 +3,12 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from vitriflow.acquisition.drives import local_path
 from vitriflow.acquisition.recognise import FileKind, metadata_keys, recognise, series_of
-from vitriflow.acquisition.scan import FileSeen
+from vitriflow.acquisition.scan import FileSeen, key_of
 from vitriflow.errors import ItemError
 from vitriflow.formats import ExposureMetadata, Mdoc, names_from_path, read_epu_xml, read_mdoc
 
@@ -46,12 +47,22 @@ class MetadataFinder:
     ----------
     kept
         Files whose contents are remembered.
+    source
+        The session's folder.
+    drives
+        Where the drives of the microscope's PC are here: an mdoc then names its movies exactly, wherever
+        they lie below the source.
     """
 
-    def __init__(self, kept: int = _KEPT) -> None:
+    def __init__(
+        self, kept: int = _KEPT, source: Path | None = None, drives: Mapping[str, Path] | None = None
+    ) -> None:
         self._kept = kept
+        self._source = source
+        self._drives = dict(drives or {})
         self._read: OrderedDict[str, tuple[int, int, ExposureMetadata | Mdoc | str]] = OrderedDict()
-        self._shared: dict[str, str] = {}  # name of a movie: the mdoc that names it among others
+        # name of a movie: the mdocs that name it among others, and the path that each gives it
+        self._shared: dict[str, dict[str, str]] = {}
         self._indexed: dict[str, tuple[int, int]] = {}
         self._mdocs: tuple[int, list[str]] = (0, [])  # of how many files, and which of them are mdocs
 
@@ -109,14 +120,47 @@ class MetadataFinder:
             self._read.popitem(last=False)
         return content
 
+    def movies_of(self, file: FileSeen) -> list[str]:
+        """Names without folders, in small letters, of the movies that an mdoc names."""
+        content = self.content(file)
+        if not isinstance(content, Mdoc):
+            return []
+        return [exposure.movie_name.lower() for exposure in content.exposures if exposure.movie_name]
+
+    def outside(self, file: FileSeen) -> Path | None:
+        """The folder of an mdoc's movies, when that isn't below the source: they'll never be seen there."""
+        content = self.content(file) if self._drives and self._source is not None else None
+        for exposure in content.exposures if isinstance(content, Mdoc) else []:
+            here = local_path(exposure.movie_path or "", self._drives)
+            if here is not None and self._source is not None and not here.is_relative_to(self._source):
+                return here.parent
+        return None
+
     def _sharing(self, key: str, files: Mapping[str, FileSeen]) -> list[str]:
-        """The mdoc that names this movie among others, whatever it's called itself."""
+        """The mdoc that names this movie among others, whatever it's called itself and wherever it lies.
+
+        Of several that name one so called, that of the longest common path goes first; one that
+        means another file, which is there too, says nothing.
+        """
         name = PurePosixPath(key).name.lower()
-        known = self._shared.get(name)
-        if known is None or known not in files:
+        known = {mdoc: said for mdoc, said in self._shared.get(name, {}).items() if mdoc in files}
+        if not known or self._drives:
             self._index(files)
-            known = self._shared.get(name)
-        return [known] if known is not None and known in files else []
+            known = {mdoc: said for mdoc, said in self._shared.get(name, {}).items() if mdoc in files}
+        fits = []
+        for mdoc, said in known.items():
+            exact = self._exactly(said)
+            if exact is not None and exact != key and exact in files:
+                continue
+            fits.append((exact == key, _common_end(key, said), mdoc))
+        return [max(fits)[2]] if fits else []
+
+    def _exactly(self, said: str) -> str | None:
+        """The key of the file that a path of the microscope's PC means; None outside the source."""
+        here = local_path(said, self._drives)
+        if here is None or self._source is None or not here.is_relative_to(self._source):
+            return None
+        return key_of(str(here.relative_to(self._source)))
 
     def _index(self, files: Mapping[str, FileSeen]) -> None:
         """Note which movies are named by mdocs that aren't called after one; each is read once a change."""
@@ -133,7 +177,8 @@ class MetadataFinder:
             if isinstance(content, Mdoc):
                 for exposure in content.exposures:
                     if exposure.movie_name:
-                        self._shared.setdefault(exposure.movie_name.lower(), key)
+                        said = exposure.movie_path or exposure.movie_name
+                        self._shared.setdefault(exposure.movie_name.lower(), {})[key] = said
 
 
 def series_of_mdoc(key: str, mdoc: Mdoc) -> str | None:
@@ -155,6 +200,15 @@ def series_of_mdoc(key: str, mdoc: Mdoc) -> str | None:
     stem = PurePosixPath(PurePosixPath(key).stem)
     image = stem.suffix.lower() in (".mrc", ".mrcs", ".st", ".tif", ".tiff", ".eer")
     return series_of(key) or (stem.stem if image else stem.name).removesuffix("_override")
+
+
+def _common_end(key: str, said: str) -> int:
+    """How many of the last parts two paths have in common, whatever their case."""
+    ours = [part.lower() for part in reversed(PurePosixPath(key).parts)]
+    theirs = [part.lower() for part in reversed(PureWindowsPath(said).parts)]
+    return next(
+        (n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+    )
 
 
 def _names(key: str, series: str | None) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Decides about one movie: whole, broken, not one after all, or to be waited for."""
 
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from vitriflow.acquisition.intake_write import ExposureChange, hash_file
+from vitriflow.acquisition.late import LateMetadata
 from vitriflow.acquisition.metadata import Found, MetadataFinder
-from vitriflow.acquisition.recognise import item_of, recognise
+from vitriflow.acquisition.recognise import item_of, plain_stem, recognise
 from vitriflow.acquisition.scan import FileSeen, name_of
 from vitriflow.acquisition.survey import Survey
 from vitriflow.acquisition.watch import Judge, Verdict, Watched
@@ -24,6 +26,8 @@ class MovieDesk:
         Told of what turns out to be no movie.
     kind, mode
         As for :class:`Intake`.
+    finder
+        Reads their metadata.
 
     Attributes
     ----------
@@ -31,17 +35,23 @@ class MovieDesk:
         Keys of exposures by their item: a second file of that name is refused.
     expects_metadata
         Software that wrote an XML or mdoc beside a movie before.
+    bare
+        Keys of exposures that were taken in without any metadata, by their plain stem and by their name.
     """
 
-    def __init__(self, judge: Judge, survey: Survey, kind: str, mode: str) -> None:
+    def __init__(
+        self, judge: Judge, survey: Survey, kind: str, mode: str, finder: MetadataFinder | None = None
+    ) -> None:
         self.judge = judge
         self.items: dict[str, str] = {}
         self.expects_metadata: set[str] = set()
+        self.bare: dict[str, set[str]] = {}
         self._survey = survey
         self._kind = kind
         self._mode = mode
         self._frames: dict[str, int | None] = {}
-        self._metadata = MetadataFinder()
+        self._outside: set[Path] = set()
+        self._metadata = finder or MetadataFinder()
 
     def note_frames(self, key: str, n_frames: int | None) -> None:
         """Remember how many frames a movie has."""
@@ -51,6 +61,38 @@ class MovieDesk:
     def forget(self, key: str) -> None:
         """A movie isn't what it was."""
         self.judge.forget_frames(self._frames.pop(key, None))
+        for name in _names_of(key):
+            self.bare.get(name, set()).discard(key)
+
+    def note_bare(self, key: str) -> None:
+        """Remember that a movie was taken in without metadata."""
+        for name in _names_of(key):
+            self.bare.setdefault(name, set()).add(key)
+
+    def late(self, file: FileSeen, files: Mapping[str, FileSeen]) -> list[LateMetadata]:
+        """What a whole XML or mdoc says of movies that were taken in without it."""
+        if not self.bare:
+            return []
+        names = {plain_stem(file.key).lower(), *self._metadata.movies_of(file)}
+        found = []
+        for key in sorted({key for name in names for key in self.bare.get(name, ())}):
+            said = self._metadata.find(key, files)
+            if said.path is not None:
+                found.append(LateMetadata(key, said.path, said.details))
+                for name in _names_of(key):
+                    self.bare[name].discard(key)
+        return found
+
+    def outside(self, file: FileSeen) -> str | None:
+        """Words about an mdoc whose movies lie where this session isn't looking, once for each folder."""
+        folder = self._metadata.outside(file)
+        if folder is None or folder in self._outside:
+            return None
+        self._outside.add(folder)
+        return (
+            f"{file.key} names movies in {folder}, which isn't below this session's folder: movies there "
+            "aren't taken in. If they belong to it, start the session on the folder above both"
+        )
 
     def finish(self, watched: Watched, files: Mapping[str, FileSeen]) -> ExposureChange | None:
         """What is to be written about a movie; None while it may still be growing."""
@@ -119,6 +161,8 @@ class MovieDesk:
         except OSError:
             return None  # still held by someone, or gone: the next look knows
         self.note_frames(file.key, structure.n_frames)
+        if metadata.path is None:
+            self.note_bare(file.key)
         found = {**metadata.details, "n_frames": structure.n_frames, "shape": structure.shape}
         state = ExposureState.COMPLETE if digest else ExposureState.SEEN  # a copy is ready when it's there
         return ExposureChange(file, state, {"details": found, "blake3": digest, "complete_at": now()})
@@ -130,6 +174,11 @@ class MovieDesk:
         if self._kind == "movie" and frames == 1 and (self.judge.usual_frames() or 1) > 1:
             return f"{file.key} is a single image among movies of {self.judge.usual_frames()} frames"
         return None
+
+
+def _names_of(key: str) -> tuple[str, str]:
+    """By what the metadata of a movie find it: its plain stem, and its name."""
+    return plain_stem(key).lower(), PurePosixPath(key).name.lower()
 
 
 def _problem(file: FileSeen, reason: Reason, text: str) -> ExposureChange:

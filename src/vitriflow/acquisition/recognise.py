@@ -15,6 +15,7 @@ __all__ = [
     "item_of",
     "metadata_keys",
     "plain_stem",
+    "program_of",
     "recognise",
     "series_of",
     "sum_of_movie",
@@ -28,6 +29,13 @@ _INNER = re.compile(r"(frames?|raw|movies?|fractions|data|mdocs?)", re.IGNORECAS
 # Folders whose names tell apart series that would else be called the same.
 _GRID = re.compile(r"(sample|grid|slot|lamella)[ _-]?[^/]*", re.IGNORECASE)
 _SQUARE = re.compile(r"GridSquare_\d+", re.IGNORECASE)
+
+_PROGRAMS = {"serialem": "serialem", "tomo 5": "tomo5", "epu": "epu", "tomography": "tomo5"}
+
+
+def program_of(by_name: str | None, said: object) -> str | None:
+    """The acquisition program: what the metadata say, where we know it; else what the name says."""
+    return _PROGRAMS.get(str(said or "").lower(), by_name)
 
 
 def item_of(key: str) -> str:

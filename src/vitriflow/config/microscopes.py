@@ -68,7 +68,9 @@ class MicroscopeSection(Section):
         description="calibrated pixel size where no camera has one for the magnification (A)",
     )
     software: Literal["", "epu", "serialem", "tomo5"] = Field(
-        default="", description="acquisition software, where it's always the same; shown and checked"
+        default="",
+        description="acquisition software, where it's always the same: people are told when another "
+        "program's files arrive",
     )
     sources: tuple[Path, ...] = Field(
         default=(),

@@ -24,6 +24,9 @@ class ExposureMetadata(BaseModel):
 
     source: str = Field(default="", description="the file that said so")
     movie_name: str | None = Field(default=None, description="name of the movie without folders")
+    movie_path: str | None = Field(
+        default=None, description="name of the movie as the microscope's PC writes it"
+    )
     pixel_size_A: float | None = None
     voltage_kV: float | None = None
     spherical_aberration_mm: float | None = None

@@ -231,7 +231,8 @@ def _exposure(
         if found.acquired_at is None:
             found.problems.append(f"DateTime says {section.DateTime!r}, which isn't a date")
     if section.SubFramePath is not None:
-        found.movie_name = PureWindowsPath(str(section.SubFramePath)).name
+        found.movie_path = str(section.SubFramePath)
+        found.movie_name = PureWindowsPath(found.movie_path).name
         for name, value in names_from_path(Path(found.movie_name)).items():
             setattr(found, name, value)
     if found.position is None and (match := re.match(r"Position_\d+(?:_\d+)?", path.name)):

@@ -21,8 +21,9 @@ from vitriflow.catalog import (
     take_lease,
     this_owner,
 )
-from vitriflow.config import Config
+from vitriflow.config import Config, MicroscopeSection
 from vitriflow.errors import Busy
+from vitriflow.facility.acquire.software import SoftwareWatch
 from vitriflow.facility.journal import SessionJournal
 from vitriflow.storage import Manifest, ManifestLine, SessionFolder, make_session_folder
 
@@ -89,7 +90,11 @@ class SessionAcquisition:
         self._intake: Intake | None = None
         self._transfer: Transfer | None = None
         self._look = LookReport()
+        self._looked = False
         self._journal = SessionJournal(catalog, session_id)
+        self._microscope = catalog.read(lambda orm: orm.get_one(Microscope, self.session.microscope_id).name)
+        self._scope = config.microscopes.get(self._microscope, MicroscopeSection())
+        self._software = SoftwareWatch(catalog, session_id, self._microscope, self._scope.software)
         try:
             make_session_folder(self.folder, self.source, self.session.mode)
             self._manifest = Manifest(self.folder.manifest)
@@ -108,6 +113,9 @@ class SessionAcquisition:
             self._look = look = self._intake.look()
             self.lease.renew(self.catalog)
             self._follow()
+            if look.completed or not self._looked:
+                self._software.look()
+                self._looked = True
             report = AcquireReport(look, file_counts(self.catalog, self.session.id), self._held())
         except Exception as error:
             if not is_away(error):
@@ -169,12 +177,12 @@ class SessionAcquisition:
             record=self._record,
             is_moving=lambda key: self._transfer is not None and self._transfer.is_moving(key),
             fence=self.lease.fence,
+            drives=self._scope.drives,
         )
 
     def _make_transfer(self) -> Transfer:
         settings = self.config.acquisition
-        scope = self.config.microscopes.get(self._microscope())
-        caps = [settings.bandwidth_bytes_per_s, scope.limits.copy_bytes_per_s if scope else None]
+        caps = [settings.bandwidth_bytes_per_s, self._scope.limits.copy_bytes_per_s]
         return Transfer(
             self.catalog,
             self.session.id,
@@ -187,10 +195,6 @@ class SessionAcquisition:
             on_news=self._on_news,
             on_doubt=self._doubt,
         )
-
-    def _microscope(self) -> str:
-        where = self.session.microscope_id
-        return self.catalog.read(lambda orm: orm.get_one(Microscope, where).name)
 
     def _keep_lease(self, ended: threading.Event) -> None:
         """Renew the lease however long a look takes; one that was lost stops the next look."""
