@@ -16,7 +16,10 @@ from vitriflow.config import (
     LdapGroupSection,
     LdapSection,
     LimitsSection,
+    MailSection,
     MicroscopeSection,
+    RouteSection,
+    RuleSection,
     TierSection,
 )
 from vitriflow.elogbook.permissions import ACTIONS
@@ -67,6 +70,9 @@ def config_page() -> str:
         ("storage.tiers.NAME", TierSection),
         ("people.ldap", LdapSection),
         ("access.ldap_group", LdapGroupSection),
+        ("monitors.rules", RuleSection),
+        ("notices.to.NAME", RouteSection),
+        ("notices.to.NAME.mail", MailSection),
         ("microscopes.NAME", MicroscopeSection),
         ("microscopes.NAME.cameras.CAMERA", CameraSection),
         ("microscopes.NAME.limits", LimitsSection),

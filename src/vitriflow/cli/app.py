@@ -11,6 +11,7 @@ from vitriflow.cli.client import get, login, ls
 from vitriflow.cli.demo import demo
 from vitriflow.cli.gain import gain
 from vitriflow.cli.logbook import experiment_app, log_app, sample_app
+from vitriflow.cli.notices import notices_app
 from vitriflow.cli.people import access, audit, people_app
 from vitriflow.cli.recognise import recognise
 from vitriflow.cli.release import hold, release
@@ -59,6 +60,7 @@ app.add_typer(people_app, name="people")
 app.add_typer(experiment_app, name="experiment")
 app.add_typer(sample_app, name="sample")
 app.add_typer(log_app, name="log")
+app.add_typer(notices_app, name="notices")
 for about_people in (access, audit, login, ls, get):
     app.command()(about_people)
 

@@ -7,6 +7,14 @@ Sections stand in ``sections.py`` and ``microscopes.py``, the whole in ``facilit
 from vitriflow.config.facility import Config
 from vitriflow.config.loading import ENVIRONMENT, FILE_NAME, example_config, find_config, load_config
 from vitriflow.config.microscopes import CameraSection, LimitsSection, MicroscopeSection
+from vitriflow.config.monitoring import (
+    MailSection,
+    MonitorsSection,
+    NoticesSection,
+    ReportsSection,
+    RouteSection,
+    RuleSection,
+)
 from vitriflow.config.people import AccessSection, LdapGroupSection, LdapSection, PeopleSection
 from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
@@ -15,7 +23,6 @@ from vitriflow.config.sections import (
     CatalogSection,
     ComputeSection,
     FacilitySection,
-    MonitorsSection,
     ProcessingSection,
     Section,
     StorageSection,
@@ -37,11 +44,16 @@ __all__ = [
     "LdapGroupSection",
     "LdapSection",
     "LimitsSection",
+    "MailSection",
     "MicroscopeSection",
     "MonitorsSection",
+    "NoticesSection",
     "PeopleSection",
     "ProcessingSection",
     "ReleaseSection",
+    "ReportsSection",
+    "RouteSection",
+    "RuleSection",
     "Section",
     "StorageSection",
     "TierSection",

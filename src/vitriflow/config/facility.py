@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from vitriflow.config.microscopes import MicroscopeSection
+from vitriflow.config.monitoring import MonitorsSection, NoticesSection, ReportsSection
 from vitriflow.config.people import AccessSection, PeopleSection
 from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
@@ -13,7 +14,6 @@ from vitriflow.config.sections import (
     CatalogSection,
     ComputeSection,
     FacilitySection,
-    MonitorsSection,
     ProcessingSection,
     Section,
     StorageSection,
@@ -37,6 +37,8 @@ class Config(Section):
     access: AccessSection = AccessSection()
     processing: ProcessingSection = ProcessingSection()
     monitors: MonitorsSection = MonitorsSection()
+    notices: NoticesSection = NoticesSection()
+    reports: ReportsSection = ReportsSection()
     microscopes: dict[str, MicroscopeSection] = Field(default_factory=dict)
 
     @field_validator("microscopes")

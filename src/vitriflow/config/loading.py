@@ -81,6 +81,8 @@ def _anchored(config: Config, folder: Path) -> Config:
             "microscopes": {name: _below(scope, folder) for name, scope in config.microscopes.items()},
             "people": _below(config.people, folder),
             "access": _below(config.access, folder),
+            "notices": _below(config.notices, folder),
+            "reports": _below(config.reports, folder),
             "processing": config.processing.model_copy(update={"parameters": parameters}),
         }
     )

@@ -111,25 +111,3 @@ class ProcessingSection(Section):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="values for the template's steps; one that no step uses is an error"
     )
-
-
-class MonitorsSection(Section):
-    """When people are told that something goes wrong."""
-
-    silence_min: float = Field(
-        default=30.0,
-        gt=0,
-        description="an active session without a new file for this long raises an alarm (min)",
-    )
-    disk_full_h: float = Field(
-        default=12.0,
-        gt=0,
-        description="a disk that will be full within this time, at the present rate, does (h)",
-    )
-    copy_behind_min: float = Field(
-        default=15.0, gt=0, description="files that wait to be copied for longer than this do (min)"
-    )
-    node_lost_s: float = Field(
-        default=60.0, gt=0, description="a service that wasn't heard of for this long does (s)"
-    )
-    look_every_s: float = Field(default=10.0, gt=0, le=3600, description="time between two looks (s)")

@@ -1,6 +1,6 @@
 """Alarms: raised once, cleared once, with room between the two limits so that none flickers."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -10,6 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Alarm, Event
+
+RULE = "rule:"  # before the name of a rule of the configuration
 
 
 class Level(StrEnum):
@@ -104,6 +106,22 @@ def settle_alarms(
             row.cleared_at = moment
             orm.add(_event(row, moment, "info", f"Over: {row.text}"))
             changes.append(Change(row, raised=False))
+    return changes
+
+
+def settle_rules(orm: OrmSession, found: Mapping[str, Iterable[Reading]], moment: datetime) -> list[Change]:
+    """Settle the rules of the configuration; alarms of rules that it has no more are cleared.
+
+    Parameters
+    ----------
+    found
+        Readings by the rule's name. Their alarms' rule is the name after ``rule:``.
+    """
+    query = select(Alarm.rule).where(Alarm.rule.startswith(RULE), Alarm.cleared_at.is_(None)).distinct()
+    gone: dict[str, Iterable[Reading]] = {name.removeprefix(RULE): () for name in orm.scalars(query)}
+    changes: list[Change] = []
+    for name, readings in (gone | dict(found)).items():
+        changes += settle_alarms(orm, f"{RULE}{name}", readings, moment)
     return changes
 
 

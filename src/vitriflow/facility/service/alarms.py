@@ -12,13 +12,18 @@ from sqlalchemy.orm import Session as OrmSession
 from vitriflow.catalog import Catalog, LeaseHandle, is_away, now, take_lease, this_owner
 from vitriflow.config import Config
 from vitriflow.errors import Busy
+from vitriflow.facility.notices import Notifier
 from vitriflow.monitors import (
     DiskForecast,
+    MachineWatch,
     Reading,
     copy_behind,
+    expectations,
+    look_at_sessions,
     nodes_lost,
     session_size,
     settle_alarms,
+    settle_rules,
     silence,
 )
 
@@ -40,6 +45,8 @@ class AlarmWatch:
         self._config = config
         self._catalog = catalog
         self._forecast = DiskForecast(config.monitors.disk_full_h)
+        self._machines = MachineWatch()
+        self._notifier = Notifier(config, catalog)
         self._measuring: dict[str, threading.Thread] = {}
         self._lease: LeaseHandle | None = None
         self._over = threading.Event()
@@ -48,10 +55,12 @@ class AlarmWatch:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+        self._notifier.start()
 
     def stop(self) -> None:
         """End, and let another process take this over at once."""
         self._over.set()
+        self._notifier.stop()
         self._thread.join(3 * _MEASURE_S)
 
     def look(self) -> bool:
@@ -95,6 +104,11 @@ class AlarmWatch:
         settle_alarms(orm, "session_size", session_size(orm, sizes), moment)
         settle_alarms(orm, "node_lost", nodes_lost(orm, limits.node_lost_s, moment), moment)
         settle_alarms(orm, "disk_full", disks, moment, unread=unread)
+        settle_alarms(orm, "expected", expectations(orm), moment)
+        rules = limits.rules
+        settle_rules(
+            orm, look_at_sessions(orm, rules, moment) | self._machines.look(orm, rules, moment), moment
+        )
 
     # -- disks ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from vitriflow.catalog import Catalog, Node, now
+from vitriflow.facility.monitoring_machine import MachineLook
 from vitriflow.facility.processing_run import present
 
 EVERY_S = 5.0
@@ -33,6 +34,7 @@ class Heartbeat:
         self._catalog = catalog
         self._service = service
         self._details = details
+        self._machine = MachineLook()
         self._started_at = now()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -60,6 +62,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         details = {"host": socket.gethostname(), "pid": os.getpid(), **self._details()}
+        details["machine"] = self._machine.values()
 
         def work(orm: Any) -> None:
             row = orm.get(Node, self.name)
