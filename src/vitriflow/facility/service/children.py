@@ -59,11 +59,22 @@ class Children:
         Told what dies and what hangs.
     clock
         Replaced in tests.
+    hangs_s, given_up_s
+        A child that says nothing for so long is told of, and killed.
     """
 
-    def __init__(self, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        tell: Tell,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        hangs_s: float = HANGS_S,
+        given_up_s: float = GIVEN_UP_S,
+    ) -> None:
         self._tell = tell
         self._clock = clock
+        self._hangs_s = hangs_s
+        self._given_up_s = given_up_s
         self._children: dict[str, _Child] = {}
 
     def want(self, jobs: Mapping[str, Job]) -> None:
@@ -152,11 +163,11 @@ class Children:
             if os.read(process.stdout.fileno(), 65536):
                 child.heard, child.told = self._clock(), False
         silent = self._clock() - child.heard
-        if silent > HANGS_S and not child.told:
+        if silent > self._hangs_s and not child.told:
             child.told = True
             text = f"hasn't answered for {silent:.0f} s; a share that hangs does this. Others go on"
             self._tell("alarm", f"{child.job.says} {text}")
-        if silent > GIVEN_UP_S:
+        if silent > self._given_up_s:
             process.kill()
 
     def _failed(self, child: _Child, how: str) -> None:
