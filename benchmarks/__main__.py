@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--only", choices=BENCHMARKS, action="append", help="may be given several times")
     parser.add_argument("--cache", type=Path, help="keep the simulated movies here, for the next run")
     parser.add_argument("--results", type=Path, help="folder for tables and plots (default: results)")
-    parser.add_argument("--docs", action="store_true", help=f"put the tables into {DOCS}")
+    parser.add_argument("--docs", action="store_true", help=f"replace what was run in {DOCS}")
     arguments = parser.parse_args()
     for variable, value in ((CACHE_VARIABLE, arguments.cache), (RESULTS_VARIABLE, arguments.results)):
         if value is not None:
@@ -67,7 +68,8 @@ def main() -> None:
         ["python -m benchmarks", arguments.set, *(f"--only {n}" for n in arguments.only or ())]
     )
     data: dict[str, object] = {"command": command, "machine": facts}
-    sections: list[str] = []
+    sections: dict[str, str] = {}
+    data["sections"] = sections
     failed = False
     for name in arguments.only or BENCHMARKS:
         print(f"== {name} ...", flush=True)
@@ -85,18 +87,18 @@ def main() -> None:
         seconds = round(time.monotonic() - started, 1)
         section += f"\nTook {seconds:.0f} s; the machine's load average was {busy:.1f} before it began.\n"
         print(section, flush=True)
-        sections.append(section)
+        sections[name] = section
         data[name] = {**values, "benchmark_seconds": seconds, "load_average_before": round(busy, 2)}
-        _write(folder, arguments.set, data, sections)
+        _write(folder, arguments.set, data, sections.values())
     if goals(data):
         print(goals_table(goals(data)))
     print(f"Written to {folder}/{arguments.set}.md and .json")
     if arguments.docs:
-        write_docs(folder, arguments.set, DOCS)
+        print("Put into", DOCS, *write_docs(folder, arguments.set, DOCS))
     sys.exit(1 if failed else 0)
 
 
-def _write(folder: Path, name: str, data: dict[str, object], sections: list[str]) -> None:
+def _write(folder: Path, name: str, data: dict[str, object], sections: Iterable[str]) -> None:
     """After each benchmark, so that what's there isn't lost when a later one is stopped."""
     facts = data["machine"]
     assert isinstance(facts, dict)

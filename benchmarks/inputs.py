@@ -5,6 +5,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.measure import warm_cache
 from vitriflow.facility.judging import load_truth
 from vitriflow.formats import write_mrc
@@ -12,6 +15,7 @@ from vitriflow.simulate import FileFormat, MotionSpec, MovieSpec, SessionSpec, T
 from vitriflow.simulate.writing import write_gain, write_movie
 
 EER_RAW_PER_FRACTION = 20
+NOISY_GAIN = 0.03  # spread of the noise of a bad reference
 _SUFFIX = {FileFormat.MRC: ".mrc", FileFormat.EER: ".eer"}
 
 
@@ -19,9 +23,9 @@ _SUFFIX = {FileFormat.MRC: ".mrc", FileFormat.EER: ".eer"}
 class Case:
     """A movie to make, and how both programs are told about it.
 
-    ``gain`` is "given" (raw counts and their reference), "none" (a camera without a pattern) or
-    "withheld" (raw counts, and nobody says how they are to be corrected). ``bin_factor`` is what the
-    micrograph is binned by: 2 for super-resolution.
+    ``gain`` is "given" (raw counts and their reference), "none" (a camera without a pattern), "withheld"
+    (raw counts, and nobody says how they are to be corrected) or "noisy" (a reference of too few counts).
+    ``bin_factor`` is what the micrograph is binned by: 2 for super-resolution.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Case:
     @property
     def key(self) -> str:
         text = f"{self.spec.model_dump_json()}{self.format}{EER_RAW_PER_FRACTION}"
+        text += self.gain if self.gain == "noisy" else ""  # the others share their files
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
@@ -56,10 +61,18 @@ def make_movie(case: Case, folder: Path) -> Made:
         movie = simulate_movie(case.spec)
         session = SessionSpec(format=case.format, eer_frames_per_fraction=EER_RAW_PER_FRACTION)
         write_movie(movie, path, session, None)
-        write_gain(gain, movie.gain, case.spec.pixel_size_A)
+        write_gain(gain, _reference(case, movie.gain), case.spec.pixel_size_A)
         truth.write_text(json.dumps(movie.truth.to_dict()), encoding="utf-8")
     warm_cache(path)
-    return Made(case, path, gain if case.gain == "given" else None, load_truth(truth))
+    return Made(case, path, gain if case.gain in ("given", "noisy") else None, load_truth(truth))
+
+
+def _reference(case: Case, gain: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The reference as it was taken: the camera's true one, or one with noise of its own."""
+    if case.gain != "noisy":
+        return gain
+    noise = np.random.default_rng(case.spec.seed).normal(1.0, NOISY_GAIN, gain.shape)
+    return gain * noise.astype(np.float32)
 
 
 def make_micrograph(name: str, spec: MovieSpec, folder: Path) -> tuple[Path, Truth]:

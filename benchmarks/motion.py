@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import peers
+from benchmarks import peer_aretomo, peers
 from benchmarks.inputs import Case, Made, make_movie
 from benchmarks.measure import (
     CACHE_VARIABLE,
@@ -105,8 +105,8 @@ class Outcome:
         }
 
 
-def race(made: Made, folder: Path, rounds: int) -> Outcome:
-    """Let vitriflow, cold and warm, and RELION take turns on one movie."""
+def race(made: Made, folder: Path, rounds: int, timed: bool = True) -> Outcome:
+    """Let vitriflow, cold and warm, and the peers take turns on one movie; AreTomo only where time is told."""
     records: list[dict[str, Any]] = []
     stars: list[Path] = []
     logs: list[Path] = []
@@ -140,6 +140,8 @@ def race(made: Made, folder: Path, rounds: int) -> Outcome:
         programs["relion"] = theirs
     if peers.motioncor() is not None:
         programs["motioncor"] = other
+    if timed and peer_aretomo.aretomo() is not None:
+        programs["aretomo"] = lambda _number: peer_aretomo.aretomo_motion(made, folder / "aretomo")
     series = alternate(programs, rounds)
     record, spec = records[-1], made.case.spec
     done = record["status"] == "done"
@@ -172,7 +174,7 @@ def run(
             repeats = 1 if number else (rounds or (5 if full else 3))
             made = make_movie(case, folder)
             try:
-                outcomes.append(race(made, Path(outputs) / case.name, repeats))
+                outcomes.append(race(made, Path(outputs) / case.name, repeats, timed=not number))
             except Failed as error:
                 failures[case.name] = str(error)
             shutil.rmtree(Path(outputs) / case.name, ignore_errors=True)
@@ -219,6 +221,9 @@ def _times(outcome: Outcome) -> str:
         rows.append(_time_row("RELION, whole command", series["relion"], series["relion"].wall()))
     if "motioncor" in series:
         rows.append(_time_row("MotionCor, on its GPU", series["motioncor"], series["motioncor"].wall()))
+    if "aretomo" in series:
+        name = f"AreTomo, one of {peer_aretomo.TILTS} movies of a series, on its GPU"
+        rows.append(_time_row(name, series["aretomo"], series["aretomo"].extra("movie_s")))
     text += table(("program", "wall s", "CPU s of the command", "peak memory GB"), rows)
     ratio = _ratio(outcome)
     if ratio is not None:

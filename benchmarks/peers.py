@@ -1,7 +1,7 @@
 """The programs that we are measured against, and how their results are read.
 
 RELION is found on the PATH (Debian's ``relion``); ctffind where ``VITRIFLOW_CTFFIND`` says, MotionCor2 or 3
-(which need a GPU of NVIDIA's) where ``VITRIFLOW_MOTIONCOR`` says.
+(which need a GPU of NVIDIA's) where ``VITRIFLOW_MOTIONCOR`` says. AreTomo and Topaz have modules of their own.
 """
 
 import json
@@ -34,6 +34,9 @@ Floats = NDArray[np.float64]
 
 def versions() -> dict[str, str]:
     """Of everything that a number may depend on."""
+    from benchmarks.peer_aretomo import aretomo
+    from benchmarks.peer_topaz import topaz
+
     found = {name: version(name) for name in ("torch", "numpy", "scipy", "numba", "imagecodecs")}
     program = relion()
     if program is not None:
@@ -42,8 +45,9 @@ def versions() -> dict[str, str]:
         found["relion"] = match.group(1) if match else "unknown"
     if ctffind() is not None:
         found["ctffind"] = str(Path(str(ctffind())).name)
-    if motioncor() is not None:
-        found["motioncor"] = str(Path(str(motioncor())).name)
+    for name, program in (("motioncor", motioncor()), ("aretomo", aretomo()), ("topaz", topaz())):
+        if program is not None:
+            found[name] = Path(program).name
     return found
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import picking_simulated
+from benchmarks.peer_topaz import topaz, topaz_lines, topaz_scores
 from benchmarks.picking_score import Points, RealSet, relion_log, score
 from vitriflow.kernels.pick import pick
 from vitriflow.steps.threads import torch_threads
@@ -77,6 +78,7 @@ def run_real() -> tuple[str, dict[str, Any]]:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     data: dict[str, Any] = {}
+    below: list[str] = []
     for real in SETS:
         images = load(real)
         if not images:
@@ -105,7 +107,11 @@ def run_real() -> tuple[str, dict[str, Any]]:
             "vitriflow": {"mean": _means(ours), "each": ours},
             "relion_log": {"mean": peer_mean, "each": theirs} if theirs else None,
         }
-    return "\n".join(lines) + "\n", data
+        if topaz() is not None:
+            means = topaz_scores({name: (image, truth) for name, image, truth in images}, real)
+            data[real.folder]["topaz"] = means
+            below += ["", *topaz_lines(means, f"{len(images)} of {real.folder}")]
+    return "\n".join([*lines, *below]) + "\n", data
 
 
 if __name__ == "__main__":

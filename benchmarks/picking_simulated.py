@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import make_micrograph, still
 from benchmarks.measure import CORES, Series, Turn, Usage, alternate, on_cores, table, workspace
+from benchmarks.peer_topaz import topaz, topaz_lines, topaz_scores
 from benchmarks.peers import native_step
 from benchmarks.picking_score import Points, RealSet, positions, relion_log, score
 from vitriflow.formats import read_image
@@ -119,7 +120,7 @@ def _scores(
     mine: list[dict[str, float]] = []
     theirs: list[dict[str, float]] = []
     d = case.diameter_A
-    judge = RealSet("", "", 1.0, d, ((1 - SPREAD) * d, (1 + SPREAD) * d), d / 2, d / 2 + 10)
+    judge = _judge(d)
     for seed in seeds:
         path, truth = make_micrograph(f"pick-{seed}", case.spec(seed, shape), folder)
         image: NDArray[np.float32] = np.asarray(read_image(path).array, dtype=np.float32)
@@ -134,6 +135,24 @@ def _scores(
     return _means(mine), _means(theirs) if theirs else None
 
 
+def _topaz_means(seeds: range, shape: tuple[int, int], folder: Path) -> dict[str, dict[str, float]]:
+    """Topaz's means over all kinds of fields, by threshold."""
+    kinds = []
+    for case in CASES:
+        images = {}
+        for seed in seeds:
+            path, truth = make_micrograph(f"pick-{seed}", case.spec(seed, shape), folder)
+            image = np.asarray(read_image(path).array, dtype=np.float32)
+            images[f"seed_{seed}"] = (image, truth.particles_px.reshape(-1, 2))
+        kinds.append(topaz_scores(images, _judge(case.diameter_A)))
+    return {said: _means([means[said] for means in kinds]) for said in kinds[0]}
+
+
+def _judge(d: float) -> RealSet:
+    """How fields of particles of this diameter are scored."""
+    return RealSet("", "", 1.0, d, ((1 - SPREAD) * d, (1 + SPREAD) * d), d / 2, d / 2 + 10)
+
+
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 
@@ -144,7 +163,7 @@ def _times(folder: Path, shape: tuple[int, int], rounds: int, with_relion: bool)
     path, _ = make_micrograph("pick-timed", case.spec(FIRST_SEED, shape), folder)
     image = np.asarray(read_image(path).array, dtype=np.float32)
     d = case.diameter_A
-    judge = RealSet("", "", 1.0, d, ((1 - SPREAD) * d, (1 + SPREAD) * d), d / 2, d / 2 + 10)
+    judge = _judge(d)
 
     def warm(_: int) -> Turn:
         with tempfile.TemporaryDirectory() as out, on_cores(CORES):
@@ -193,6 +212,7 @@ def run(
             said = "-" if theirs is None else f"{theirs['picks']:.0f}"
             empty_rows.append([case.name, f"{mine['picks']:.0f}", said])
         series = _times(folder, timed_shape, rounds or (7 if full else 5), with_relion)
+        data["topaz"] = _topaz_means(seeds, shape, folder) if topaz() is not None else {}
     data["mean"] = {
         who: _means([case[who] for case in data["cases"].values()])
         for who in ("vitriflow", "relion_log")
@@ -202,6 +222,7 @@ def run(
     data["seconds"] = {name: one.wall().record() for name, one in series.items()}
     times = [[name, one.wall().text(2)] for name, one in series.items()]
     head = ("field", "F1", "precision", "recall", "RELION F1", "precision", "recall")
+    said_of_topaz = topaz_lines(data["topaz"], "all fields")
     lines = [
         "## Picking on simulated fields",
         "",
@@ -211,6 +232,7 @@ def run(
         "",
         table(head, rows),
         "",
+        *([*said_of_topaz, ""] if said_of_topaz else []),
         "Picks where there is no particle:",
         "",
         table(("field", "vitriflow", "RELION"), empty_rows),

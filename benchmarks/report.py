@@ -1,5 +1,6 @@
 """What was measured against what was aimed at, and the same for the docs."""
 
+import json
 import re
 import shutil
 import sys
@@ -12,6 +13,7 @@ from benchmarks.measure import table
 
 DOCS = Path("docs/explanations/measurements.md")
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+BEGIN_OF, END_OF = "<!-- measured: begin {} -->", "<!-- measured: end {} -->"  # of one section
 
 
 @dataclass(frozen=True)
@@ -248,19 +250,53 @@ def _picking_simulated(data: Mapping[str, Any]) -> list[Goal]:
     ]
 
 
-def write_docs(results: Path, name: str, docs: Path) -> None:
-    """Put a set's tables between the marks of the docs' page, and its plots beside it."""
-    text = (results / f"{name}.md").read_text(encoding="utf-8")
-    text = re.sub(r"^#", "##", text, flags=re.MULTILINE)
+def write_docs(results: Path, name: str, docs: Path) -> list[str]:
+    """Put a set's tables onto the docs' page, each between its own marks, and its plots beside it.
+
+    A section is replaced when its benchmark was run and didn't fail; the others keep what they say, with
+    their own date and machine.
+
+    Returns
+    -------
+    list[str]
+        The sections that were written.
+    """
+    data = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
     images = docs.parent.parent / "images"
     images.mkdir(exist_ok=True)
-    for plot in re.findall(r"\(([a-z_]+\.png)\)", text):
-        shutil.copyfile(results / plot, images / f"measured_{plot}")
-    text = re.sub(r"\(([a-z_]+\.png)\)", r"(../images/measured_\1)", text)
     page = docs.read_text(encoding="utf-8")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    docs.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
+    written = []
+    for part, section in data["sections"].items():
+        if "failed" in data[part]:
+            continue
+        for plot in re.findall(r"\(([a-z_]+\.png)\)", section):
+            shutil.copyfile(results / plot, images / f"measured_{plot}")
+        page = _replaced(page, part, _for_docs(name, part, section, data))
+        written.append(part)
+    docs.write_text(page, encoding="utf-8")
+    return written
+
+
+def _for_docs(name: str, part: str, section: str, data: Mapping[str, Any]) -> str:
+    """A section as it stands on the page: what was run, when and where, its goals, its tables."""
+    heading, _, rest = section.strip().partition("\n")
+    machine = ", ".join(f"{key} {value}" for key, value in data["machine"].items())
+    lines = [heading, "", f"`python -m benchmarks {name} --only {part}`", "", machine, ""]
+    found = goals({part: data[part]})
+    if found:
+        lines += [goals_table(found), ""]
+    text = re.sub(r"^#", "##", "\n".join([*lines, rest.strip()]), flags=re.MULTILINE)
+    return re.sub(r"\(([a-z_]+\.png)\)", r"(../images/measured_\1)", text).strip()
+
+
+def _replaced(page: str, part: str, text: str) -> str:
+    """The page with this section in its place; a new one comes last."""
+    begin, end = BEGIN_OF.format(part), END_OF.format(part)
+    if begin not in page:
+        page = page.replace(END, f"{begin}\n{end}\n\n{END}")
+    before, rest = page.split(begin, 1)
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end, 1)[1]}"
 
 
 if __name__ == "__main__":
-    write_docs(Path(sys.argv[1]), sys.argv[2], DOCS)
+    print(*write_docs(Path(sys.argv[1]), sys.argv[2], DOCS))

@@ -140,7 +140,13 @@ def _exposure_row(i: int, item: str, complete: Any, folder: Path) -> dict[str, A
         "path": str(folder / f"{item}.tiff"),
         "state": "complete",
         "size": 400_000_000,
-        "details": {"voltage_kV": 300.0},
+        "grid_square": f"GridSquare_{i // 400}",
+        "foil_hole": f"FoilHole_{i // 4}",
+        "details": {
+            "voltage_kV": 300.0,
+            "stage_x_um": 90.0 * (i // 400 % 12) + 4.0 * (i // 4 % 10),
+            "stage_y_um": 90.0 * (i // 4800) + 4.0 * (i // 40 % 10),
+        },
         "first_seen_at": complete,
         "complete_at": complete,
     }
@@ -165,6 +171,8 @@ def _measure_row(rng: np.random.Generator, i: int, complete: Any, bad: bool) -> 
         "defocus_A": rng.uniform(7000, 20000),
         "astigmatism_A": rng.gamma(3, 60),
         "fit_resolution_A": 3 + rng.gamma(2, 0.4),
+        "ice_ring": 1 + rng.gamma(2, 0.1),
+        "mean_intensity": 1.2 + rng.normal(0, 0.05),
         "n_picks": int(rng.integers(30, 300)),
     }.items():
         row[name] = None if bad else value
@@ -242,6 +250,10 @@ def routes(count: int) -> dict[str, str]:
         "session (API)": api,
         "columns, all (API)": f"{api}/columns",
         "columns, new only (API)": f"{api}/columns?since={count - 1}&known={count - 1}",
+        "table, all (API)": f"{api}/table",
+        "table, new only (API)": f"{api}/table?since={count - 1}&known={count - 1}",
+        "grid squares (API)": f"{api}/squares",
+        "gallery, brushed (part)": f"{page}/part/gallery?brush=defocus_A:9000:12000:n:100:20000",
         "exposures (API)": f"{api}/exposures",
         "exposure (API)": f"{api}/exposures/{middle}",
         "events (API)": f"{api}/events",

@@ -52,7 +52,10 @@ def test_ctf_gives_errors_against_the_truth(
     monkeypatch.delenv(peers.CTFFIND_VARIABLE, raising=False)
     monkeypatch.setattr(ctf, "data_folder", lambda: tmp_path / "none")
     text, data = ctf.run(
-        False, size=1536, cases=[ctf.Optics(15000, 600, 30), ctf.Optics(12000, 600, -50, phase_deg=90)]
+        False,
+        size=1536,
+        cases=[ctf.Optics(15000, 600, 30), ctf.Optics(12000, 600, -50, phase_deg=90)],
+        rounds=1,
     )
     assert len(data["vitriflow"]) == 2
     assert abs(data["vitriflow"][0]["mean_error_A"]) < 300
