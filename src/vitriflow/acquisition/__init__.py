@@ -2,7 +2,8 @@
 
 from vitriflow.acquisition.custody import ProvedFile, destination_of, file_counts
 from vitriflow.acquisition.drives import local_path
-from vitriflow.acquisition.intake import Intake, LookReport
+from vitriflow.acquisition.intake import Intake
+from vitriflow.acquisition.intake_state import LookReport
 from vitriflow.acquisition.optics import Evidence, Group, OpticsGroups, evidence_of
 from vitriflow.acquisition.places import SessionBook, place_of
 from vitriflow.acquisition.recognise import FileKind, Recognised, item_of, program_of, recognise

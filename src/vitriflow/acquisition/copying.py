@@ -8,14 +8,11 @@ reads the disk again: with O_DIRECT where the file system can, else after the ca
 import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import re
 import stat
 import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +20,8 @@ from typing import Any
 
 from blake3 import blake3
 
-BLOCK = 4 * 1024**2
+from vitriflow.acquisition.copying_shared import Buffer, Limiter
+
 PAGE = 4096
 FILE_MODE = 0o640  # nothing world-readable
 FOLDER_MODE = 0o750
@@ -31,7 +29,6 @@ _TEMPORARY = re.compile(r"\.vitriflow-\d+\.part")
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _SYNC_WRITE = 2  # SYNC_FILE_RANGE_WRITE: begin to write back, don't wait
-_BESIDE = 256 * 1024  # bytes: less is hashed sooner than handed over
 _SYNC_EVERY = 16 * 1024**2
 _NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EMLINK, errno.EXDEV)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -66,64 +63,12 @@ class StoppedError(Exception):
     """The copy was asked to stop."""
 
 
-class Limiter:
-    """A cap on bytes per second, shared by all copies (token bucket of one second).
-
-    Parameters
-    ----------
-    bytes_per_s
-        None for no cap.
-    """
-
-    def __init__(self, bytes_per_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.bytes_per_s = bytes_per_s
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._free_at = clock()  # when what was taken so far is paid for
-
-    def take(self, n_bytes: int, stop: threading.Event) -> None:
-        """Wait until so many bytes may be read; returns early when ``stop`` is set."""
-        if self.bytes_per_s is None:
-            return
-        with self._lock:
-            moment = self._clock()
-            self._free_at = max(self._free_at, moment - 1.0) + n_bytes / self.bytes_per_s
-            wait = self._free_at - moment
-        if wait > 0:
-            stop.wait(wait)
-
-
 @dataclass(frozen=True, slots=True)
 class Copied:
     """What was copied."""
 
     size: int
     blake3: str
-
-
-class Buffer:
-    """Memory that O_DIRECT can read into, and a thread that hashes beside the disk; one for each copier.
-
-    Used again for every file, so that memory doesn't grow with their size or number.
-    """
-
-    def __init__(self, size: int = BLOCK) -> None:
-        self.views = [memoryview(mmap.mmap(-1, size)) for _ in range(2)]  # each starts at a page
-        self._helper: ThreadPoolExecutor | None = None
-
-    def hash_beside(self, digest: blake3, part: memoryview) -> "Future[Any] | None":
-        """Begin to hash; wait for what is returned before the memory is used again. Small parts are done at once."""
-        if len(part) < _BESIDE:
-            digest.update(part)
-            return None
-        if self._helper is None:
-            self._helper = ThreadPoolExecutor(1, thread_name_prefix="hashing")
-        return self._helper.submit(digest.update, part)
-
-    def close(self) -> None:
-        """End the thread."""
-        if self._helper is not None:
-            self._helper.shutdown()
 
 
 def temporary_for(destination: Path, number: int) -> Path:

@@ -1,31 +1,29 @@
 """Takes a session in: watches its source folder, and registers every file and every exposure.
 
-Every look ends in a few transactions. What is remembered between looks can be lost at any
-time: a new process finds it again in the catalog and on disk.
+What is remembered between looks can be lost at any time: it's found again in the catalog and on disk.
 """
 
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.acquisition.custody import MOVED, FileChange, Recorder, files_left, known_files, rows_of
+from vitriflow.acquisition.custody import Recorder, files_left, known_files
+from vitriflow.acquisition.intake_state import Changes, Done, FileRows, LookReport
 from vitriflow.acquisition.intake_write import ExposureChange, IntakeWriter, hash_file
-from vitriflow.acquisition.late import LateMetadata
 from vitriflow.acquisition.metadata import MetadataFinder
-from vitriflow.acquisition.movies import MovieDesk
+from vitriflow.acquisition.movies import MovieDesk, state_of_image
 from vitriflow.acquisition.recognise import FileKind
 from vitriflow.acquisition.scan import SETTLE_S, FileSeen, Scanner, SourceLostError
 from vitriflow.acquisition.survey import Survey
 from vitriflow.acquisition.watch import Clock, Judge, Watched
-from vitriflow.catalog import Catalog, Exposure, ExposureState, FileState, SourceFile, now
-from vitriflow.errors import BadFile, Reason
-from vitriflow.formats import State, check_complete
+from vitriflow.catalog import Catalog, Exposure, ExposureState, FileState, now
+from vitriflow.errors import Reason
+from vitriflow.formats import State
 
 _FINISH_PER_LOOK_S = 2.0  # hashing is cut up, so that a backlog shows up bit by bit
 _RECENT = 256  # files that were settled a moment ago, looked at in each round
@@ -33,36 +31,6 @@ _HASH_PER_LOOK = 2 * 1024**3  # bytes, of files that stay in place
 _LONG = 10.0  # times patience: for files that are rewritten as a session goes on, and broken ones
 _IMAGES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
 _SOUND = (Reason.DUPLICATE_NAME, Reason.NOT_A_MOVIE, Reason.NAME)  # no exposures, but their files are whole
-
-
-@dataclass
-class LookReport:
-    """What one look at the source found. Movies are counted, but for ``files``, ``settling`` and ``queued``."""
-
-    found: int = 0
-    new: int = 0
-    completed: int = 0
-    problems: int = 0
-    waiting: int = 0
-    settling: int = 0  # other files that may still be growing
-    queued: int = 0  # files of any kind that became whole in this look
-    lost: str | None = None
-
-
-@dataclass
-class _Changes:
-    """What one look wants to write."""
-
-    exposures: list[ExposureChange] = field(default_factory=list)
-    files: list[FileChange] = field(default_factory=list)
-    late: dict[str, list[LateMetadata]] = field(default_factory=dict)  # by the file that says it
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    size: int
-    stamp: int | None
-    at: float = float("-inf")  # our clock, when it was settled by this process
 
 
 class Intake:
@@ -108,16 +76,15 @@ class Intake:
     ) -> None:
         self.catalog = catalog
         self.session_id = session_id
-        self.source = source
-        self.kind = kind
         self.mode = mode
         self.judge = Judge(quiet_s, patience_s, clock)
         self.scanner = Scanner(source, clock=clock, may_be_empty=lambda: not files_left(catalog, session_id))
         self._writer = IntakeWriter(catalog, session_id, source, kind, mode, record, fence)
         self._is_moving = is_moving
         self._watched: dict[str, Watched] = {}
-        self._done: dict[str, _Done] = {}
-        self._rows: dict[str, int] = {}  # newest generation of each file that the catalog knows
+        self._done: dict[str, Done] = {}
+        self._files = FileRows(catalog, session_id, self._writer.file)
+        self._rows = self._files.newest
         self._recent: deque[tuple[float, str]] = deque(
             maxlen=_RECENT
         )  # settled a moment ago: looked at in each round
@@ -129,7 +96,6 @@ class Intake:
         self._hashes: dict[str, str] = {}  # of exposures that were taken in before files had rows
         self._arriving: set[str] = set()  # exposures that aren't whole yet
         self._survey = Survey(kind)
-        self._lost = False
         self._movies = MovieDesk(
             self.judge, self._survey, kind, mode, MetadataFinder(source=source, drives=drives)
         )
@@ -141,7 +107,7 @@ class Intake:
             self._rows[file.key] = file.generation
             if file.state == FileState.SEEN:
                 continue
-            self._done[file.key] = _Done(file.size, file.stamp)
+            self._done[file.key] = Done(file.size, file.stamp)
             if not (file.freed or file.gone):
                 self._missing[file.key] = clock  # until the first look finds it
             if file.state == FileState.PROBLEM and file.problem_code not in (
@@ -169,7 +135,7 @@ class Intake:
             elif row.state == ExposureState.SEEN:
                 self._arriving.add(row.key)
             if row.key not in self._rows and row.state != ExposureState.SEEN:
-                self._done[row.key] = _Done(row.size, None)
+                self._done[row.key] = Done(row.size, None)
                 self._hashes[row.key] = row.blake3 or ""
 
     def look(self) -> LookReport:
@@ -181,20 +147,11 @@ class Intake:
         try:
             seen = self.scanner.scan([*self._watched, *self._settled_lately()])
         except SourceLostError as error:
-            self._tell_lost(str(error))
+            self._writer.tell_lost(str(error))
             return LookReport(lost=str(error))
-        if self._lost:
-            self._lost = False
-            self._writer.say("info", f"The source folder {self.source} is back")
-        for folder in seen.denied:
-            self._writer.say_once(
-                "warning", f"The folder {folder} on the source may not be listed; it's tried again"
-            )
-        for key in seen.unnameable:
-            text = "its path is longer than 512 characters, so it can't be taken in. Rename it"
-            self._writer.say_once("alarm", f"{key[:200]}...: {text}")
+        self._writer.tell_seen(seen)
         report = LookReport(found=len(self.scanner.files))
-        changes = _Changes()
+        changes = Changes()
         for key in seen.gone:
             self._note_gone(key)
         again = {key for key in self._postponed | self._denied if key in self.scanner.files}
@@ -209,7 +166,7 @@ class Intake:
 
     # -- files that aren't as they were --------------------------------------------------
 
-    def _meet(self, file: FileSeen, report: LookReport, changes: _Changes) -> None:
+    def _meet(self, file: FileSeen, report: LookReport, changes: Changes) -> None:
         """A file that is new, or isn't as it was."""
         key, clock = file.key, self.judge.clock()
         self._missing.pop(key, None)
@@ -233,14 +190,15 @@ class Intake:
             self._rows[key] = 1
             changes.files.append(self._writer.file(file, kind, FileState.SEEN, fresh=True))
 
-    def _meet_again(self, file: FileSeen, known: _Done, report: LookReport, changes: _Changes) -> None:
+    def _meet_again(self, file: FileSeen, known: Done, report: LookReport, changes: Changes) -> None:
         """A file that was dealt with: as it was, only touched, or another one under its name."""
         key = file.key
         allowed = key in self._denied and os.access(file.path, os.R_OK)
         if known.size == file.size and known.stamp in (None, file.changed_ns) and not allowed:
-            self._done[key] = _Done(file.size, file.changed_ns, known.at)
+            self._done[key] = Done(file.size, file.changed_ns, known.at)
             if key in self._hashes:
-                self._adopt(file, changes)
+                digest = self._hashes.pop(key)
+                changes.files.append(self._files.adopted(file, self._survey.kind(key), digest))
             return
         if self._is_moving(key):
             self._postponed.add(key)
@@ -253,12 +211,12 @@ class Intake:
         watched = self._watched[key] = Watched(file, clock, clock)
         watched.deceptive = True
         watched.longest_gap = max(0.0, clock - known.at) if known.at > 0 else 0.0
-        if known.size == file.size and self._moved_row(key) is not None:
+        if known.size == file.size and self._files.moved(key) is not None:
             watched.doubtful = True
             return
         self._open_again(file, changes)
 
-    def _open_again(self, file: FileSeen, changes: _Changes) -> None:
+    def _open_again(self, file: FileSeen, changes: Changes) -> None:
         """A finished file that changes again goes back to being watched; people are told."""
         key, kind = file.key, self._survey.kind(file.key)
         if kind == FileKind.MOVIE:
@@ -270,36 +228,11 @@ class Intake:
             if was_problem is None:
                 what = f"{key} changed after it was taken in; it's processed again when it's whole, and"
                 self._writer.say("warning", f"{what} what there is of it stays as an earlier revision")
-        changes.files.append(self._next_generation(file, kind))
-
-    def _next_generation(self, file: FileSeen, kind: FileKind) -> FileChange:
-        """The row of a file that isn't as it was: a new one when the old one's bytes were copied already."""
-        fresh = file.key not in self._rows
-        replaces = not fresh and self._moved_row(file.key) is not None
-        generation = self._rows.get(file.key, 1) + replaces
-        self._rows[file.key] = generation
-        return self._writer.file(
-            file, kind, FileState.SEEN, generation=generation, fresh=fresh or replaces, replaces=replaces
-        )
-
-    def _moved_row(self, key: str) -> SourceFile | None:
-        """The file's newest row, when its bytes were copied or proved."""
-        wanted = [(key, self._rows.get(key, 1))]
-        rows = self.catalog.read(lambda orm: rows_of(orm, self.session_id, wanted))
-        return next((row for row in rows if row.state in MOVED or row.copied_at is not None), None)
-
-    def _adopt(self, file: FileSeen, changes: _Changes) -> None:
-        """An exposure from before files had rows gets one; what was hashed then is its hash."""
-        digest = self._hashes.pop(file.key)
-        state = FileState.PROVED if digest else FileState.PROBLEM
-        self._rows[file.key] = 1
-        change = self._writer.file(file, self._survey.kind(file.key), state, fresh=True)
-        change.values["blake3"] = digest or None
-        changes.files.append(change)
+        changes.files.append(self._files.following(file, kind))
 
     # -- what to do about each file ------------------------------------------------------
 
-    def _judge_all(self, report: LookReport, changes: _Changes) -> None:
+    def _judge_all(self, report: LookReport, changes: Changes) -> None:
         clock = self.judge.clock
         started, hashed = clock(), 0
         waiting = sorted(self._watched.values(), key=lambda w: -w.file.changed_ns)
@@ -319,7 +252,7 @@ class Intake:
                 report.settling += not movie and self._survey.kind(key) != FileKind.TEMPORARY
         report.queued = sum(change.state == FileState.COMPLETE for change in changes.files)
 
-    def _judge_movie(self, watched: Watched, report: LookReport, changes: _Changes) -> bool:
+    def _judge_movie(self, watched: Watched, report: LookReport, changes: Changes) -> bool:
         change = self._movies.finish(watched, self.scanner.files)
         if change is None:
             return False
@@ -344,7 +277,7 @@ class Intake:
         changes.files.append(row)
         return True
 
-    def _judge_other(self, watched: Watched, changes: _Changes) -> bool:
+    def _judge_other(self, watched: Watched, changes: Changes) -> bool:
         """A file that isn't a movie is whole when it was quiet; one that is rewritten, when it was for longer."""
         file, clock = watched.file, self.judge.clock()
         kind, patience = self._survey.kind(file.key), self.judge.patience_s
@@ -356,13 +289,8 @@ class Intake:
             return False
         decodable: bool | None = None
         if file.key.lower().endswith(_IMAGES):
-            try:
-                whole = check_complete(file.path).state
-            except BadFile:
-                whole = State.BROKEN
-            except OSError:
-                return False  # held by someone: the next look knows
-            if whole == State.GROWING and still < patience:
+            whole = state_of_image(file)
+            if whole is None or (whole == State.GROWING and still < patience):
                 return False
             decodable = whole == State.COMPLETE
         if watched.doubtful and (known := self._is_same(watched, changes)) is not False:
@@ -382,21 +310,16 @@ class Intake:
                 self._writer.say_once("warning", outside)
         if file.key in self._arriving:  # it looked like a movie until its neighbour came
             self._arriving.discard(file.key)
-            what = "only the sum of a movie's frames, which lies beside it"
-            if not self._survey.is_sum(file.key):
-                what = f"no movie but a {'montage' if kind == FileKind.MONTAGE else 'stack of sums'}, its mdoc says"
-            text = {"problem": f"{file.key} is {what}"}
-            values = {"problem_code": str(Reason.NOT_A_MOVIE), **text}
-            changes.exposures.append(ExposureChange(file, ExposureState.PROBLEM, values))
+            changes.exposures.append(self._movies.no_movie(file, kind))
         return True
 
-    def _is_same(self, watched: Watched, changes: _Changes) -> bool | None:
+    def _is_same(self, watched: Watched, changes: Changes) -> bool | None:
         """Whether a file of which only the change time is another has the bytes that were copied.
 
         If so, only the time is noted; if not, it's another file. None when it can't be read just now.
         """
         file = watched.file
-        row = self._moved_row(file.key)
+        row = self._files.moved(file.key)
         try:
             digest = hash_file(file.path)
         except OSError:
@@ -420,7 +343,7 @@ class Intake:
     def _settle(self, file: FileSeen) -> None:
         clock = self.judge.clock()
         self._watched.pop(file.key, None)
-        self._done[file.key] = _Done(file.size, file.changed_ns, clock)
+        self._done[file.key] = Done(file.size, file.changed_ns, clock)
         self._recent.append((clock, file.key))
 
     def _settled_lately(self) -> list[str]:
@@ -438,7 +361,7 @@ class Intake:
         if key in self._done:
             self._missing.setdefault(key, self.judge.clock())
 
-    def _give_up(self, report: LookReport, changes: _Changes) -> None:
+    def _give_up(self, report: LookReport, changes: Changes) -> None:
         """When patience is over: what went away is noted, what is broken is copied as it is."""
         clock, patience = self.judge.clock(), self.judge.patience_s
         for key, watched in list(self._watched.items()):
@@ -475,9 +398,3 @@ class Intake:
             )
             row.values |= {"decodable": False, "complete_at": now()}
             changes.files.append(row)
-
-    def _tell_lost(self, why: str) -> None:
-        if not self._lost:
-            self._lost = True
-            lost = f"The source folder {self.source} can't be read ({why})"
-            self._writer.say("alarm", f"{lost}. Nothing is lost; waiting for it to come back")

@@ -22,7 +22,7 @@ from vitriflow.acquisition.custody import (
 from vitriflow.acquisition.late import LateMetadata, fill
 from vitriflow.acquisition.places import PLACE_KINDS, SessionBook, place_of, series_news
 from vitriflow.acquisition.recognise import FileKind, item_of, recognise
-from vitriflow.acquisition.scan import FileSeen
+from vitriflow.acquisition.scan import FileSeen, Seen
 from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, FileState, Session, SourceFile, now
 from vitriflow.errors import Reason
 
@@ -62,6 +62,7 @@ class IntakeWriter:
         self._survey: dict[str, int] = {}
         self._events: list[tuple[str, str]] = []
         self._told: set[str] = set()
+        self._lost = False
 
     # -- events -----------------------------------------------------------------------------
 
@@ -75,6 +76,24 @@ class IntakeWriter:
         if text not in self._told:
             self._told.add(text)
             self.say(severity, text)
+
+    def tell_lost(self, why: str) -> None:
+        """The source can't be listed: told once."""
+        if not self._lost:
+            self._lost = True
+            lost = f"The source folder {self._source} can't be read ({why})"
+            self.say("alarm", f"{lost}. Nothing is lost; waiting for it to come back")
+
+    def tell_seen(self, seen: Seen) -> None:
+        """The source was listed; what in it couldn't be is told once."""
+        if self._lost:
+            self._lost = False
+            self.say("info", f"The source folder {self._source} is back")
+        for folder in seen.denied:
+            self.say_once("warning", f"The folder {folder} on the source may not be listed; it's tried again")
+        for key in seen.unnameable:
+            text = "its path is longer than 512 characters, so it can't be taken in. Rename it"
+            self.say_once("alarm", f"{key[:200]}...: {text}")
 
     # -- files and exposures ------------------------------------------------------------------
 

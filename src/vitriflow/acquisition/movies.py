@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from vitriflow.acquisition.intake_write import ExposureChange, hash_file
 from vitriflow.acquisition.late import LateMetadata
 from vitriflow.acquisition.metadata import Found, MetadataFinder
-from vitriflow.acquisition.recognise import item_of, plain_stem, recognise
+from vitriflow.acquisition.recognise import FileKind, item_of, plain_stem, recognise
 from vitriflow.acquisition.scan import FileSeen, name_of
 from vitriflow.acquisition.survey import Survey
 from vitriflow.acquisition.watch import Judge, Verdict, Watched
@@ -82,6 +82,15 @@ class MovieDesk:
                 for name in _names_of(key):
                     self.bare[name].discard(key)
         return found
+
+    def no_movie(self, file: FileSeen, kind: FileKind) -> ExposureChange:
+        """What is to be written about what looked like a movie until its neighbour came."""
+        what = "only the sum of a movie's frames, which lies beside it"
+        if not self._survey.is_sum(file.key):
+            what = (
+                f"no movie but a {'montage' if kind == FileKind.MONTAGE else 'stack of sums'}, its mdoc says"
+            )
+        return _problem(file, Reason.NOT_A_MOVIE, f"{file.key} is {what}")
 
     def outside(self, file: FileSeen) -> str | None:
         """Words about an mdoc whose movies lie where this session isn't looking, once for each folder."""
@@ -174,6 +183,16 @@ class MovieDesk:
         if self._kind == "movie" and frames == 1 and (self.judge.usual_frames() or 1) > 1:
             return f"{file.key} is a single image among movies of {self.judge.usual_frames()} frames"
         return None
+
+
+def state_of_image(file: FileSeen) -> State | None:
+    """Whether a file that's an image by its name is whole; None while it can't be read."""
+    try:
+        return check_complete(file.path).state
+    except BadFile:
+        return State.BROKEN
+    except OSError:
+        return None  # held by someone: the next look knows
 
 
 def _names_of(key: str) -> tuple[str, str]:

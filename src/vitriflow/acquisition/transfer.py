@@ -16,7 +16,8 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.acquisition.copying import Buffer, Limiter, temporary_for
+from vitriflow.acquisition.copying import temporary_for
+from vitriflow.acquisition.copying_shared import Buffer, Limiter
 from vitriflow.acquisition.custody import CHUNK, Recorder, chunks
 from vitriflow.acquisition.recognise import FileKind
 from vitriflow.acquisition.transfer_move import Job, Mover, Outcome, Step

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from vitriflow.acquisition import copying
 from vitriflow.acquisition.copying import (
-    Buffer,
     ChangedError,
     DestinationError,
-    Limiter,
     SourceError,
     StoppedError,
     TakenError,
 )
+from vitriflow.acquisition.copying_shared import Buffer, Limiter
 from vitriflow.acquisition.custody import destination_of
 from vitriflow.acquisition.scan import LOST, name_of
 from vitriflow.catalog import FileState, now

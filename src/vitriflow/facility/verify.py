@@ -11,7 +11,8 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.acquisition.copying import Buffer, is_temporary, read_back
+from vitriflow.acquisition.copying import is_temporary, read_back
+from vitriflow.acquisition.copying_shared import Buffer
 from vitriflow.acquisition.scan import key_of, name_of
 from vitriflow.catalog import Catalog, Event, FileState, SourceFile, now
 from vitriflow.elogbook import find_session

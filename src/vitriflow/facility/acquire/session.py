@@ -120,7 +120,7 @@ class SessionAcquisition:
         except Exception as error:
             if not is_away(error):
                 raise
-            self._intake = None  # what it noted may not have been written
+            self._intake, self._looked = None, False  # what it noted may not have been written
             return AcquireReport(away=True)
         if look.completed or look.problems:
             self._on_news()
@@ -148,7 +148,9 @@ class SessionAcquisition:
 
     def settled(self) -> bool:
         """Whether every file that the last look found is proved or a problem."""
-        if self._intake is None or self._look.settling or self._look.lost:
+        if self._intake is None or not self._looked:
+            return False
+        if self._look.waiting or self._look.settling or self._look.lost:
             return False
         if self._transfer is not None and not self._transfer.is_idle:
             return False
