@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vitriflow.kernels.gain_diagnosis import FrameSums, GainDiagnosis, diagnose_gain
@@ -55,6 +56,26 @@ def raw_sums(n_movies: int = 5) -> FrameSums:
 def corrected_sums() -> FrameSums:
     """Movies of the same camera that were corrected before they were written."""
     return sums_of(5, lambda frame, gain: frame * gain, n_frames=32)
+
+
+def super_resolution_response(beat: float, side: int = SIDE) -> Array:
+    """Of a camera that counts on half pixels: its pixels', each half pixel's own, and a beat of every second one."""
+    rng = np.random.default_rng(17)
+    pixels = np.kron(1.0 + SPREAD * rng.standard_normal((side // 2, side // 2)), np.ones((2, 2)))
+    halves = 1.0 + 0.02 * rng.standard_normal((side, side))
+    return (
+        pixels * halves * np.tile(1.0 + beat * np.array([[1.0, -0.6], [0.2, -0.6]]), (side // 2, side // 2))
+    )
+
+
+@cache
+def super_resolution_sums(beat: float, n_movies: int) -> FrameSums:
+    """Movies of one electron a whole pixel and frame, 16 frames, without a specimen."""
+    response, rng = super_resolution_response(beat), np.random.default_rng(18)
+    sums = FrameSums(response.shape)
+    for _ in range(n_movies):
+        sums.add((rng.poisson(0.25 * response).astype(np.uint8) for _ in range(16)), 16)
+    return sums
 
 
 def diagnose(sums: FrameSums, gain: Array | None, **options: Any) -> GainDiagnosis:

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from tests.kernels.gain_movies import SIDE, camera_gain, corrected_sums, diagnose, raw_sums, sums_of
+from tests.kernels.gain_movies import (
+    SIDE,
+    camera_gain,
+    corrected_sums,
+    diagnose,
+    raw_sums,
+    sums_of,
+    super_resolution_response,
+    super_resolution_sums,
+)
 from vitriflow.errors import BadImage, Reason
 from vitriflow.formats import Orientation
 from vitriflow.kernels.gain_diagnosis import ORIENTATIONS, FrameSums, Verdict, diagnose_gain
@@ -204,6 +213,29 @@ def test_a_reference_with_its_sides_swapped_is_turned(label):
     found = diagnose(sums_of(2, shape=shape), stored)
     assert found.set_orientation == label
     assert len(found.scores) == 4
+
+
+@pytest.mark.parametrize("beat", [0.0, 0.05, 0.15])
+@pytest.mark.parametrize("label", ["as_is", "flipped_y", "rotated_90"])
+def test_a_super_resolution_reference_is_laid_on_super_resolution_movies(label, beat):
+    gain = (1.0 / super_resolution_response(beat)).astype(np.float32)
+    found = diagnose(super_resolution_sums(beat, 1), stored_so_that(label, gain))
+    assert found.set_orientation == label
+    assert found.wrong == (label != "as_is")
+
+
+def test_the_beat_of_half_pixels_counts_as_a_pattern_of_the_movies():
+    plain, beating = (diagnose(super_resolution_sums(beat, 5), None) for beat in (0.0, 0.15))
+    assert plain.movies is not None
+    assert beating.movies is not None
+    beat = 0.15 * np.sqrt(np.mean(np.square([1.0, -0.6, 0.2, -0.6])))
+    assert beating.movies.pixels.rms == pytest.approx(np.hypot(plain.movies.pixels.rms, beat), rel=0.1)
+
+
+def test_a_reference_of_whole_pixels_for_super_resolution_movies_is_told():
+    found = diagnose(super_resolution_sums(0.05, 1), camera_gain(shape=(SIDE // 2, SIDE // 2)))
+    assert (found.verdict, found.severity) == (Verdict.WRONG_SIZE, "alarm")
+    assert "super-resolution" in found.text
 
 
 def test_a_reference_of_another_size_is_told_as_such():

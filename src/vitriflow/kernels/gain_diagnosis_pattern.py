@@ -152,6 +152,29 @@ def gain_pattern(gain: Float) -> tuple[Float, Mask]:
     return np.where(good, level - log, np.float32(0)), good
 
 
+def _beats(deviation: Float, level: Float) -> NDArray[np.float64]:
+    """What every second row and column have in common, ``(2, 2)``: halves of a pixel in super-resolution.
+
+    It repeats all over the camera, so that it's alike wherever two patterns are laid on each other: it
+    tells no orientation, and would drown what does.
+    """
+    means = np.zeros((2, 2))
+    for y in range(2):
+        for x in range(2):
+            weight = float(level[y::2, x::2].sum(dtype=np.float64))
+            means[y, x] = float(deviation[y::2, x::2].sum(dtype=np.float64)) / weight if weight > 0 else 0.0
+    return means
+
+
+def _without_beats(deviation: Float, level: Float, beats: NDArray[np.float64]) -> Float:
+    """The rest of a pattern."""
+    rest = deviation.copy()
+    for y in range(2):
+        for x in range(2):
+            rest[y::2, x::2] -= np.float32(beats[y, x]) * level[y::2, x::2]
+    return rest
+
+
 @dataclass(frozen=True)
 class Score:
     """How well one orientation of a reference explains the movies' pattern.
@@ -207,7 +230,10 @@ def score_orientations(pattern: Pattern, expected: Float) -> list[Score]:
         Eight scores when both are square; four otherwise; none when the sizes differ.
     """
     shape = pattern.deviation.shape
-    spectrum = scipy.fft.rfft2(pattern.deviation, workers=_workers())
+    rest = _without_beats(pattern.deviation, pattern.level, _beats(pattern.deviation, pattern.level))
+    spectrum = scipy.fft.rfft2(rest, workers=_workers())
+    known = (expected != 0).astype(np.float32)
+    expected = _without_beats(expected, known, _beats(expected, known))
     scores = []
     for label in ORIENTATIONS:
         laid = np.ascontiguousarray(orient(expected, label))
@@ -282,14 +308,16 @@ def shared_strength(first: Float, second: Float, good: Mask) -> Strength:
     """
     share = _good_share(good)
     a, b = count_pattern(first, good, share), count_pattern(second, good, share)
+    beats = [_beats(one.deviation, one.level) for one in (a, b)]
+    rest = [_without_beats(one.deviation, one.level, beat) for one, beat in zip((a, b), beats, strict=True)]
     correlation = scipy.fft.irfft2(
-        scipy.fft.rfft2(a.deviation, workers=_workers())
-        * np.conj(scipy.fft.rfft2(b.deviation, workers=_workers())),
+        scipy.fft.rfft2(rest[0], workers=_workers()) * np.conj(scipy.fft.rfft2(rest[1], workers=_workers())),
         s=good.shape,
         workers=_workers(),
     )
     weight = max(float(np.einsum("yx,yx->", a.level, b.level, dtype=np.float64)), 1e-30)
-    pixels = Level.of(float(correlation[0, 0]) / weight, _elsewhere(correlation) / weight)
+    repeated = float(np.mean(beats[0] * beats[1]))
+    pixels = Level.of(float(correlation[0, 0]) / weight + repeated, _elsewhere(correlation) / weight)
     return Strength(pixels, _shared_lines(a, b, axis=1), _shared_lines(a, b, axis=0))
 
 
