@@ -9,9 +9,9 @@ from blake3 import blake3
 from sqlalchemy import select
 
 from tests.acquisition.conftest import Clock
-from vitriflow.acquisition import Intake
+from vitriflow.acquisition import Intake, movies
 from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, Session
-from vitriflow.formats import MrcWriter, TiffWriter
+from vitriflow.formats import Completeness, MrcWriter, TiffWriter
 
 QUIET, PATIENCE = 2.0, 60.0
 
@@ -66,6 +66,31 @@ def test_a_whole_movie_is_taken_in_after_a_short_quiet_time(
     assert row.details["n_frames"] == 4
     assert row.complete_at is not None
     assert row.complete_at >= row.first_seen_at
+
+
+def test_a_look_that_takes_long_is_no_quiet_time(
+    intake: Intake,
+    catalog: Catalog,
+    source: Path,
+    clock: Clock,
+    frames: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody looks at a file again within one look, however long a slow share makes it."""
+    real = movies.check_complete
+
+    def slow(path: Path) -> Completeness:
+        clock.wait(10 * QUIET)
+        return real(path)
+
+    monkeypatch.setattr(movies, "check_complete", slow)
+    for name in ("a.mrc", "b.mrc"):
+        write_movie(source / name, frames)
+    (source / "a.xml").write_text("<x/>")
+    assert intake.look().completed == 0
+    assert {row.state for row in exposures(catalog).values()} == {ExposureState.SEEN}
+    assert intake.look().completed == 2
+    assert all(row.first_seen_at < row.complete_at for row in exposures(catalog).values())
 
 
 def test_a_growing_mrc_waits_for_as_long_as_it_grows(

@@ -144,6 +144,7 @@ class Intake:
         A source that can't be listed is reported (``lost``), told once as an event, and
         looked for again at the next call; nothing known is forgotten meanwhile.
         """
+        self.judge.looked_at = self.judge.clock()
         try:
             seen = self.scanner.scan([*self._watched, *self._settled_lately()])
         except SourceLostError as error:
@@ -279,10 +280,8 @@ class Intake:
 
     def _judge_other(self, watched: Watched, changes: Changes) -> bool:
         """A file that isn't a movie is whole when it was quiet; one that is rewritten, when it was for longer."""
-        file, clock = watched.file, self.judge.clock()
+        file, still, need = watched.file, self.judge.still(watched), self.judge.quiet_s
         kind, patience = self._survey.kind(file.key), self.judge.patience_s
-        still = clock - watched.last_change
-        need = self.judge.quiet_s
         if watched.deceptive:
             need = max(need, min(2.0 * watched.longest_gap, _LONG * patience))
         if still < (_LONG * patience if kind == FileKind.TEMPORARY else need):

@@ -134,7 +134,7 @@ class MovieDesk:
         if path is not None:
             self.expects_metadata.add(software)
             return False
-        still = self.judge.clock() - watched.last_change
+        still = self.judge.still(watched)
         return software in self.expects_metadata and still < self.judge.patience_s / 4
 
     def _conclude(self, watched: Watched, verdict: Verdict, metadata: Found) -> ExposureChange | None:
@@ -143,7 +143,7 @@ class MovieDesk:
             return None
         if verdict.state == "wait":
             unreadable = structure.reason == Reason.UNREADABLE and structure.state == State.GROWING
-            if not unreadable or self.judge.clock() - watched.last_change < self.judge.patience_s:
+            if not unreadable or self.judge.still(watched) < self.judge.patience_s:
                 return None
             return _problem(file, Reason.UNREADABLE, structure.text)
         if verdict.state == "broken":

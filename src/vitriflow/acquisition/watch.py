@@ -56,12 +56,21 @@ class Judge:
         An incomplete file that stopped changing is given up after this long.
     clock
         Our monotonic clock (s); replaced in tests.
+    looked_at
+        When the look at hand began. Stillness is measured up to there: time that a look takes itself, in
+        which nobody looks at a file again, isn't quiet time.
     """
 
     quiet_s: float
     patience_s: float
     clock: Clock = time.monotonic
     frame_counts: Counter[int] = field(default_factory=Counter)
+    looked_at: float | None = None
+
+    def still(self, watched: Watched) -> float:
+        """For how long a file hasn't changed, by the last look (s)."""
+        moment = self.clock() if self.looked_at is None else self.looked_at
+        return moment - watched.last_change
 
     def judge(self, watched: Watched, structure: Completeness, announced: int | None) -> Verdict:
         """Say whether a file is finished.
@@ -70,7 +79,7 @@ class Judge:
         is well-formed after each frame, so one that has fewer frames than promised, or than
         this session's movies had so far, is only believed when patience is over.
         """
-        still = self.clock() - watched.last_change
+        still = self.still(watched)
         if structure.state == State.BROKEN:
             return Verdict(
                 "broken" if still >= max(self.quiet_s, self._rhythm(watched)) else "wait", structure.text
