@@ -87,13 +87,13 @@ def _quantity(snapshot: Snapshot, name: str, rows: IntArray | None, points: int)
         "label": shown.label,
         "unit": shown.unit,
         "digits": shown.digits,
-        **_statistics(snapshot, name),
+        **statistics(snapshot, name),
         "id": snapshot.ids[chosen],
         "n": chosen + 1,
         "t": np.round(moments, 1),  # NaN is written as null
         "y": np.round(values[chosen], shown.digits + 1),
         "k": kinds,
-        "thinned": rows is None and len(chosen) < _statistics(snapshot, name)["count"],
+        "thinned": rows is None and len(chosen) < statistics(snapshot, name)["count"],
         "s": [STATUSES[code] for code in snapshot.status[chosen]],
     }
 
@@ -106,7 +106,8 @@ def _thinned(snapshot: Snapshot, name: str, points: int) -> tuple[IntArray, IntA
     return chosen
 
 
-def _statistics(snapshot: Snapshot, name: str) -> dict[str, Any]:
+def statistics(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """Count, median, 5th and 95th percentile of a column; worked out once a snapshot."""
     key = ("statistics", name)
     if key not in snapshot.cache:
         values: FloatArray = snapshot.values[name]

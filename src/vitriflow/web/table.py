@@ -2,7 +2,7 @@
 
 The answer is: length of the header (4 bytes, little-endian), the header (JSON, padded with spaces so
 that the numbers begin at a multiple of 8), then the columns one after the other as the header lists
-them. 50,000 exposures are about 3.6 MB.
+them. 50,000 exposures are about 4 MB.
 """
 
 import struct
@@ -20,6 +20,7 @@ from vitriflow.web.auth import needs
 from vitriflow.web.columns import STATUSES, IntArray
 from vitriflow.web.lookup import Scene, find_scene
 from vitriflow.web.overlay import Positions
+from vitriflow.web.plots import statistics
 from vitriflow.web.site import site_of
 
 router = APIRouter()
@@ -50,7 +51,9 @@ def table(
     """Every exposure's values, places and marks; rows changed after ``since`` only when that's given."""
     site = site_of(request)
     scene = site.read(lambda db: find_scene(site, db, key, processing, positions=True))
-    return Response(table_bytes(scene, since, known), media_type="application/octet-stream")
+    # Measured values hardly shrink, and packing takes longer than sending them.
+    plain = {"content-encoding": "identity"}
+    return Response(table_bytes(scene, since, known), media_type="application/octet-stream", headers=plain)
 
 
 def table_bytes(scene: Scene, since: int, known: int) -> bytes:
@@ -64,7 +67,7 @@ def table_bytes(scene: Scene, since: int, known: int) -> bytes:
     columns["t"] = snapshot.times["complete"][chosen]
     if positions is not None:
         for name in ("x", "y"):
-            columns[name] = positions.column(name, snapshot.ids[chosen])
+            columns[name] = positions.column(name, snapshot.ids[chosen]).astype(np.float32)
     for name in SHOWN:
         columns[name] = snapshot.values[name][chosen].astype(np.float32)
     if positions is not None:
@@ -83,7 +86,9 @@ def table_bytes(scene: Scene, since: int, known: int) -> bytes:
         "rows": len(columns["id"]),
         "columns": [[name, _TYPES[column.dtype.str]] for name, column in columns.items()],
         "statuses": STATUSES,
-        "quantities": {name: words.QUANTITIES[name]._asdict() for name in SHOWN},
+        "quantities": {
+            name: {**words.QUANTITIES[name]._asdict(), **statistics(snapshot, name)} for name in SHOWN
+        },
         "limits": overlay.limits,
         "limits_by": overlay.limits_by,
         "limits_at": overlay.limits_at,

@@ -2,11 +2,18 @@
 
 export const dash = "–";
 
+const formats = new Map();
+
+function format(digits) {
+  if (!formats.has(digits)) {
+    formats.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  }
+  return formats.get(digits);
+}
+
 export function number(value, digits = 0) {
   if (value === null || value === undefined || Number.isNaN(value)) return dash;
-  return value
-    .toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })
-    .replace("-", "−");
+  return format(digits).format(value).replace("-", "−");
 }
 
 export function duration(seconds) {
@@ -29,12 +36,24 @@ export function clock(date, seconds = true) {
   });
 }
 
+// Asked for at each point that's drawn, so kept until something can have changed them.
+const styles = new Map();
+for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
+  matchMedia(query).addEventListener("change", () => styles.clear());
+}
+addEventListener("resize", () => styles.clear());
+
+function style(name, find) {
+  if (!styles.has(name)) styles.set(name, find(getComputedStyle(document.documentElement)));
+  return styles.get(name);
+}
+
 export function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  return style(name, (found) => found.getPropertyValue(`--${name}`).trim());
 }
 
 export function rem() {
-  return parseFloat(getComputedStyle(document.documentElement).fontSize);
+  return style("", (found) => parseFloat(found.fontSize));
 }
 
 export function element(tag, attributes = {}, ...children) {

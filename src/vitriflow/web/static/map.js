@@ -3,7 +3,7 @@
 
 import { colour, element, number, rem } from "./core.js";
 import { finite, quantile } from "./table.js";
-import { ticks, timeTicks } from "./plot.js";
+import { pack, ticks, timeTicks } from "./plot.js";
 
 // Anchors of viridis (van der Walt and Smith, CC0).
 const VIRIDIS = [
@@ -18,6 +18,9 @@ export function viridis(share) {
   const [r, g, b] = VIRIDIS[low].map((v, i) => Math.round(v + (at - low) * (VIRIDIS[high][i] - v)));
   return `rgb(${r} ${g} ${b})`;
 }
+
+const SHADES = Array.from({ length: 64 }, (_, i) => viridis(i / 63));
+const MANY = 1500; // beyond so many, places are dots written straight into the picture
 
 export class GridMap {
   // host: {table, selected, square, hole, choose, open}
@@ -52,7 +55,7 @@ export class GridMap {
 
   words(item) {
     const value = this.quantity === "usable" ? `${number(100 * item.value)} %` : number(item.value, this.digits());
-    return [item.name, `${this.label()} ${item.value === null ? "not measured" : value}`, `${number(item.count)} exposure${item.count === 1 ? "" : "s"}`];
+    return [item.name ?? `number ${number(item.row + 1)}`, `${this.label()} ${item.value === null ? "not measured" : value}`, `${number(item.count)} exposure${item.count === 1 ? "" : "s"}`];
   }
 
   // Groups of exposures with their place and the median of the quantity.
@@ -61,14 +64,22 @@ export class GridMap {
     const { columns } = table;
     const value = columns[this.quantity];
     if (!columns.x || !value) return [];
+    if (this.level === "stage") {
+      const each = [];
+      for (let row = 0; row < table.size; row++) {
+        if (!Number.isFinite(columns.x[row])) continue;
+        each.push({ row, x: columns.x[row], y: columns.y[row], value: Number.isFinite(value[row]) ? value[row] : null, count: 1, placed: true });
+      }
+      return each;
+    }
     const groups = new Map();
-    const codes = this.level === "stage" ? null : columns[this.level];
+    const codes = columns[this.level];
     const words = this.level === "square" ? table.squares : table.holes;
     for (let i = 0; i < table.size; i++) {
-      const code = codes ? codes[i] : i;
+      const code = codes[i];
       if (code < 0) continue;
       let group = groups.get(code);
-      if (!group) groups.set(code, (group = { name: codes ? words[code] : `number ${number(i + 1)}`, row: i, xs: [], ys: [], values: [], count: 0, square: columns.square?.[i] ?? -1 }));
+      if (!group) groups.set(code, (group = { name: words[code], row: i, xs: [], ys: [], values: [], count: 0 }));
       group.count++;
       if (Number.isFinite(columns.x[i])) {
         group.xs.push(columns.x[i]);
@@ -87,7 +98,7 @@ export class GridMap {
       const x = own ? own[0] : middle(group.xs);
       const y = own ? own[1] : middle(group.ys);
       const shown = this.quantity === "usable" ? group.values.reduce((a, b) => a + b, 0) / group.values.length : middle(group.values);
-      found.push({ name: group.name, row: group.row, x, y, value: shown, count: group.count, placed: x !== null && y !== null, square: group.square });
+      found.push({ name: group.name, row: group.row, x, y, value: shown, count: group.count, placed: x !== null && y !== null });
     }
     return found;
   }
@@ -130,7 +141,7 @@ export class GridMap {
     const pen = this.canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (none) return this.scale.replaceChildren();
-    const values = finite(items.map((item) => item.value), items.length).sort();
+    const values = finite(Float64Array.from(items, (item) => item.value ?? NaN), items.length).sort();
     const low = quantile(values, 0.03) ?? 0;
     const high = quantile(values, 0.97) ?? 1;
     const xs = items.map((item) => item.x);
@@ -142,9 +153,15 @@ export class GridMap {
     const per = Math.max((x1 - x0) / (width - 3 * unit), (y1 - y0) / (height - 3 * unit), 1e-9) ;
     const size = Math.max(unit * 0.16, Math.min(unit * 0.9, Math.sqrt(((width - 3 * unit) * (height - 3 * unit)) / items.length) * 0.32));
     const chosen = this.level === "square" ? this.host.square : this.level === "hole" ? this.host.hole : "";
+    const many = items.length > MANY;
+    const dots = many ? pen.createImageData(this.canvas.width, this.canvas.height) : null;
     for (const item of items) {
       item.px = width / 2 + (item.x - (x0 + x1) / 2) / per;
       item.py = height / 2 - (item.y - (y0 + y1) / 2) / per;
+      if (many) {
+        this.dot(dots, item, (item.value - low) / (high - low || 1), ratio);
+        continue;
+      }
       pen.fillStyle = item.value === null ? colour("none") : viridis((item.value - low) / (high - low || 1));
       pen.globalAlpha = chosen && chosen !== item.name ? 0.35 : 1;
       if (this.level === "square") pen.fillRect(item.px - size, item.py - size, 2 * size, 2 * size);
@@ -160,8 +177,19 @@ export class GridMap {
         pen.strokeRect(item.px - size - 3, item.py - size - 3, 2 * size + 6, 2 * size + 6);
       }
     }
+    if (many) pen.putImageData(dots, 0, 0);
     this.size = size;
     this.drawScale(low, high);
+  }
+
+  dot(image, item, share, ratio) {
+    const pixels = (image.words ??= new Uint32Array(image.data.buffer));
+    const tint = item.value === null ? pack(colour("none")) : pack(SHADES[Math.round(63 * Math.min(Math.max(share, 0), 1))]);
+    const half = Math.max(1, Math.round(1.5 * ratio));
+    const [x, y] = [Math.round(item.px * ratio), Math.round(item.py * ratio)];
+    for (let j = Math.max(0, y - half); j < Math.min(image.height, y + half); j++) {
+      for (let i = Math.max(0, x - half); i < Math.min(image.width, x + half); i++) pixels[j * image.width + i] = tint;
+    }
   }
 
   drawScale(low, high) {

@@ -52,7 +52,15 @@ export class Plot {
     box.replaceChildren(this.canvas);
     box.plot = this;
     this.rect = null;
-    new ResizeObserver(() => this.draw()).observe(box);
+    this.width = box.clientWidth;
+    this.height = box.clientHeight;
+    new ResizeObserver(() => {
+      // Kept: asking for them while drawing would make the browser lay the page out each time.
+      this.width = box.clientWidth;
+      this.height = box.clientHeight;
+      this.draw();
+    }).observe(box);
+    this.figure = box.closest("figure");
     this.listen();
   }
 
@@ -60,8 +68,7 @@ export class Plot {
 
   measure() {
     const unit = rem();
-    const width = this.box.clientWidth;
-    const height = this.box.clientHeight;
+    const { width, height } = this;
     const { table, axis } = this.host;
     const column = table.columns[this.name];
     const size = table.size;
@@ -148,10 +155,9 @@ export class Plot {
 
   draw() {
     const { table } = this.host;
-    const figure = this.box.closest("figure");
-    if (!table.columns[this.name] || !this.box.clientWidth) return;
+    if (!table.columns[this.name] || !this.width) return;
     const space = this.measure();
-    figure.classList.toggle("is-empty", !this.any);
+    this.figure.classList.toggle("is-empty", !this.any);
     if (!this.any) return;
     const ratio = window.devicePixelRatio || 1;
     const width = Math.round(space.width * ratio);

@@ -6,7 +6,7 @@ import { Gallery } from "./gallery.js";
 import { GridMap, Throughput } from "./map.js";
 import { Marking, post } from "./marking.js";
 import { Plot } from "./plot.js";
-import { Table, count, finite, quantile, readBrushes, writeBrushes } from "./table.js";
+import { Table, count, readBrushes, writeBrushes } from "./table.js";
 
 const page = document.getElementById("session");
 const { api, processing } = page.dataset;
@@ -56,6 +56,7 @@ const map = new GridMap(at("map"), at("map-scale"), at("map-empty"), host);
 
 async function load() {
   const { table } = host;
+  performance.mark("asked");
   const asked = table.change < 0 ? {} : { since: table.change, known: table.size };
   const answer = await fetch(`${api}/table${query(asked)}`);
   if (!answer.ok) throw new Error((await answer.json()).error?.found ?? answer.statusText);
@@ -63,15 +64,15 @@ async function load() {
   const changed = table.merge(await answer.arrayBuffer());
   takeLimits();
   range = null;
-  if (first || changed) {
-    describe();
-    listSquares();
-  }
+  if (first || changed) describe();
   select(false);
+  // The plots first; what stands below them comes with the next frame.
+  await new Promise((go) => requestAnimationFrame(() => setTimeout(go, 0)));
+  if (first) page.dataset.paint = performance.now().toFixed(0);
   map.update();
   throughput.draw();
+  if (first || changed) await listSquares();
   page.dataset.drawn = table.change;
-  if (first) page.dataset.paint = performance.now().toFixed(0);
 }
 
 // Limits as they are saved, unless somebody here is changing them.
@@ -210,17 +211,11 @@ for (const field of page.querySelectorAll("[data-limit]")) {
 function describe() {
   for (const [name, shown] of Object.entries(host.table.quantities)) {
     const now = page.querySelector(`[data-median="${name}"]`);
-    const column = host.table.columns[name];
-    if (!now || !column) continue;
-    const sorted = finite(column, host.table.size).sort();
-    if (!sorted.length) {
-      now.textContent = "";
-      page.querySelector(`#plot-${name}`).classList.add("is-empty");
-      continue;
-    }
-    const [p5, p50, p95] = [0.05, 0.5, 0.95].map((share) => number(quantile(sorted, share), shown.digits));
-    now.textContent = name === "latency_s" ? `p50 ${p50}, p95 ${p95}` : `median ${p50}`;
-    now.title = `${number(sorted.length)} measured; 5 % below ${p5}, 95 % below ${p95} ${shown.unit}`;
+    if (!now) continue;
+    page.querySelector(`#plot-${name}`).classList.toggle("is-empty", !shown.count);
+    const [p5, p50, p95] = [shown.p5, shown.median, shown.p95].map((value) => number(value, shown.digits));
+    now.textContent = !shown.count ? "" : name === "latency_s" ? `p50 ${p50}, p95 ${p95}` : `median ${p50}`;
+    now.title = `${number(shown.count)} measured; 5 % below ${p5}, 95 % below ${p95} ${shown.unit}`;
   }
 }
 
