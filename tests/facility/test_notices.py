@@ -262,7 +262,9 @@ def test_only_one_process_tells(catalog: Catalog) -> None:
     ]
     settle(catalog, "a", wrong())
     assert [one.look(NOON) for one in both] == [1, 0]
-    assert len(sent) == 1
+    settle(catalog, "b", wrong())
+    assert [one.look(NOON) for one in reversed(both)] == [0, 1]
+    assert len(sent) == 2
 
 
 def test_hostile_text_of_an_alarm_adds_no_header_and_no_template(catalog: Catalog) -> None:

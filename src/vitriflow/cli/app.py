@@ -15,6 +15,7 @@ from vitriflow.cli.notices import notices_app
 from vitriflow.cli.people import access, audit, people_app
 from vitriflow.cli.recognise import recognise
 from vitriflow.cli.release import hold, release
+from vitriflow.cli.report import report
 from vitriflow.cli.service import acquire, install_services, pause, process, resume, start, stop, up
 from vitriflow.cli.session import explain, run, serve, status
 from vitriflow.cli.setup import doctor, init
@@ -51,6 +52,7 @@ for command in (
     upgrade,
     rebuild,
     verify,
+    report,
 ):
     app.command()(command)
 for service in (up, acquire, process, start, stop, pause, resume, install_services):

@@ -82,7 +82,9 @@ class Notifier:
         """Send what's due now, if it's this process's turn. Gives the number of messages that were delivered."""
         try:
             if self._lease is None:
-                self._lease = take_lease(self._catalog, _LEASE_NAME, this_owner("notices"), _LEASE_S)
+                self._lease = take_lease(
+                    self._catalog, _LEASE_NAME, this_owner(f"notices-{id(self):x}"), _LEASE_S
+                )
             delivered = 0
             for name, route in self._config.notices.to.items():
                 self._lease.renew(self._catalog)  # each way may hang for as long as its own limit

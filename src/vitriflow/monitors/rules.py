@@ -299,7 +299,7 @@ def _rows(orm: OrmSession, session_id: int, processing: int | None, number: int,
         np.array([row[0] for row in kept], dtype=np.int64),
         np.array([row[1].timestamp() if row[1] else np.nan for row in kept], dtype=float),
         np.array([row[2] for row in kept], dtype="U16"),
-        np.array([row[3] == "doubtful" for row in kept], dtype=bool),
+        np.array([row[3] in ("doubtful", "no rings") for row in kept], dtype=bool),
         {name: values[:, column] for column, name in enumerate(MEASURED)},
     )
 

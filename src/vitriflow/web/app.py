@@ -28,9 +28,11 @@ from vitriflow.web import (
     logbook_api,
     logbook_pages,
     marks,
+    metrics,
     pages,
     places_api,
     problems,
+    report_pages,
     sample_pages,
     table,
     tiles,
@@ -132,7 +134,7 @@ def create_app(
     app.state.site = site
     problems.install(app)
     app.include_router(api.router)
-    for room in (logbook_api, log_api, logbook_pages, sample_pages, wall):
+    for room in (logbook_api, log_api, logbook_pages, sample_pages, wall, metrics, report_pages):
         app.include_router(room.router)
     for room in (pages, marks, places_api, table, tiles):
         app.include_router(room.router)

@@ -89,7 +89,7 @@ def wall_values(site: Site, orm: OrmSession) -> dict[str, Any]:
         "microscopes": microscopes,
         "nodes": nodes,
         "alarms": common,
-        "disks": _disks(site),
+        "disks": disk_values(site),
         "at": moment,
     }
 
@@ -136,7 +136,8 @@ def _level(alarms: list[dict[str, Any]]) -> str:
     return next((_LEVELS[level] for level in _LEVELS if any(one["severity"] == level for one in alarms)), "")
 
 
-def _disks(site: Site) -> list[dict[str, Any]]:
+def disk_values(site: Site) -> list[dict[str, Any]]:
+    """Total and free space of storage and of the microscopes' sources, as last seen."""
     if site.config is None:
         return []
     places = [("storage", site.config.storage.root)]

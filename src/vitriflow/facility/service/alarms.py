@@ -68,7 +68,9 @@ class AlarmWatch:
         ttl = max(30.0, 3 * self._config.monitors.look_every_s)
         try:
             if self._lease is None:
-                self._lease = take_lease(self._catalog, _LEASE_NAME, this_owner("monitors"), ttl)
+                self._lease = take_lease(
+                    self._catalog, _LEASE_NAME, this_owner(f"monitors-{id(self):x}"), ttl
+                )
             lease = self._lease
             disks, unread = self._disks()
             self._catalog.write(lambda orm: self._settle(orm, lease, disks, unread))

@@ -32,6 +32,7 @@ from vitriflow.facility.activation import (
     default_processing,
 )
 from vitriflow.facility.processing_run import ProcessingRun, present
+from vitriflow.facility.report_keeper import ReportKeeper
 from vitriflow.facility.run import make_pool
 from vitriflow.facility.service.alarms import AlarmWatch
 from vitriflow.facility.service.heartbeat import Heartbeat
@@ -83,12 +84,14 @@ class ProcessService:
         self._drained: set[int] = set()
         self._heartbeat = Heartbeat(catalog, "process", self._details, label)
         self._alarms = AlarmWatch(config, catalog)
+        self._reports = ReportKeeper(config, catalog)
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop, or with ``once`` until nothing is open."""
         self._pool = make_pool(self.config)
         self._heartbeat.start()
         self._alarms.start()
+        self._reports.start()
         try:
             while not stop.is_set():
                 if present(self._turn) and self.once and not self._runs:
@@ -101,6 +104,7 @@ class ProcessService:
                 if run.thread is not None:
                     run.thread.join()
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._reports.stop()
             self._alarms.stop()
             self._heartbeat.stop()
 
