@@ -16,9 +16,9 @@ from vitriflow.catalog import Exposure, FileState, Measure, OpticsGroup, Session
 from vitriflow.cli import app
 
 LAYOUTS: dict[str, dict[str, int]] = {
-    "epu": {"exposures": 2},
-    "serialem": {"exposures": 2},
-    "tomo5": {"exposures": 2, "tilts": 2},
+    "epu": {"exposures": 1},
+    "serialem": {"exposures": 1},
+    "tomo5": {"exposures": 1, "tilts": 2},
 }
 MICROSCOPE = """
 [microscopes.{name}]

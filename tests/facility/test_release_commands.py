@@ -23,7 +23,7 @@ TINY = MovieSpec(shape=(64, 64), n_frames=3, pixel_size_A=1.5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["epu", "serialem", "tomo5"])
+@pytest.mark.parametrize("layout", ["serialem"])  # all three: test_custody_end_to_end.py
 def test_from_the_microscopes_folder_to_the_archive_and_back(tmp_path: Path, layout: str) -> None:
     (tmp_path / "vault").mkdir()
     settings = f"""

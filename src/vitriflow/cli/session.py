@@ -208,6 +208,11 @@ def status(
         table.add_row(entry["session"], entry["state"], *numbers)
     console.print(table)
     for entry in found:
+        if entry["arriving"]:
+            what = (
+                "nothing processes them" if entry["processing"] is None else "their processing hasn't begun"
+            )
+            _say(console, f"{entry['session']}: {entry['arriving']} more exposures were seen; {what}")
         if entry.get("spans"):
             _say(
                 console, f"{entry['session']}: {_spans(entry['spans'], settled.acquisition.scan_interval_s)}"
