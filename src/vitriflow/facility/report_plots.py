@@ -75,8 +75,11 @@ class _Area:
     def frame(self, *, timed: bool) -> str:
         """Grid lines with their values, and what stands along the horizontal axis."""
         parts = []
-        for value in _ticks(self.y0, self.y1):
-            y, text = self.y(value), words.number(value, 0 if abs(value) >= 10 or value == int(value) else 2)
+        ticks = _ticks(self.y0, self.y1)
+        step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+        digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))  # as many as the step between them needs
+        for value in ticks:
+            y, text = self.y(value), words.number(value, digits)
             parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
             parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>')
         places = [(self.x0, "start"), ((self.x0 + self.x1) / 2, "middle"), (self.x1, "end")]
