@@ -13,6 +13,7 @@ import typer.main
 
 from vitriflow.cli import app
 from vitriflow.config import Config
+from vitriflow.elogbook import ImagingParameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(
