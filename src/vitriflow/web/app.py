@@ -19,6 +19,7 @@ from vitriflow.config import Config
 from vitriflow.errors import BadConfig
 from vitriflow.facility.signing_in import authenticators_of
 from vitriflow.web import (
+    alarms,
     api,
     auth_api,
     auth_files,
@@ -33,6 +34,7 @@ from vitriflow.web import (
     places_api,
     problems,
     report_pages,
+    reprocess_pages,
     sample_pages,
     table,
     tiles,
@@ -134,9 +136,9 @@ def create_app(
     app.state.site = site
     problems.install(app)
     app.include_router(api.router)
-    for room in (logbook_api, log_api, logbook_pages, sample_pages, wall, metrics, report_pages):
+    for room in (logbook_api, log_api, logbook_pages, sample_pages, wall, alarms, metrics, report_pages):
         app.include_router(room.router)
-    for room in (pages, marks, places_api, table, tiles):
+    for room in (pages, marks, places_api, reprocess_pages, table, tiles):
         app.include_router(room.router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
         app.include_router(router)
