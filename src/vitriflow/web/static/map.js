@@ -3,7 +3,7 @@
 
 import { colour, element, number, rem } from "./core.js";
 import { finite, quantile } from "./table.js";
-import { pack, ticks, timeTicks } from "./plot.js";
+import { pack, ticks, timeTicks } from "./scales.js";
 
 // Anchors of viridis (van der Walt and Smith, CC0).
 const VIRIDIS = [
