@@ -53,7 +53,7 @@ def mark_exposures(
         When the kind isn't known, there's no exposure, one isn't of this session, or a comment is empty or too long.
     """
     wanted = sorted(set(exposures))
-    text = text.strip()
+    text = text.replace("\x00", "").strip()  # which no database keeps
     if kind not in KINDS:
         raise BadParameter("mark", ", ".join(KINDS), repr(kind)[:40])
     if kind == "comment" and not text:
