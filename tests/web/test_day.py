@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.facility.command import House, until
 from tests.facility.conftest import DIAMETER_A, Played, play
+from tests.facility.test_notices import mail_server
 from tests.servers import free_port
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
@@ -25,6 +27,17 @@ sources = ["{folder}/tem2"]
 
 [web]
 port = {port}
+
+[monitors]
+look_every_s = 1.0
+
+[notices.to.operators]
+[notices.to.operators.mail]
+host = "127.0.0.1"
+port = {mail}
+security = "none"
+sender = "vitriflow@localhost"
+recipients = ["ops@localhost"]
 """
 
 
@@ -35,6 +48,7 @@ class Facility:
     house: House
     address: str
     passwords: dict[str, str]
+    letters: list[EmailMessage]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +62,12 @@ def facility(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facility]:
     for name in ("tem1", "tem2"):
         (folder / name).mkdir()
     port = free_port()
-    house = House(folder / "house", more=MICROSCOPES.format(folder=folder, port=port))
+    with mail_server() as (box, mail):
+        more = MICROSCOPES.format(folder=folder, port=port, mail=mail)
+        yield from _running(House(folder / "house", more=more), port, box.letters)
+
+
+def _running(house: House, port: int, letters: list[EmailMessage]) -> Iterator[Facility]:
     passwords = {}
     for login, role in (("olga", "--operator"), ("rosa", None), ("eve", None)):
         roles = [role] if role else []
@@ -57,7 +76,7 @@ def facility(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facility]:
     address = f"http://127.0.0.1:{port}"
     with house.running("up"):
         until(lambda: _answers(address))
-        yield Facility(house, address, passwords)
+        yield Facility(house, address, passwords, letters)
 
 
 def _answers(address: str) -> bool:
@@ -97,6 +116,7 @@ def activate(page: Any, experiment: str, sample: str, microscope: str, gain: Pat
     page.get_by_role("link", name="New sample").click()
     page.locator("[name=sample_name]").fill(sample)
     page.locator("[name=particle_diameter_A]").fill(str(DIAMETER_A))
+    page.locator("[name=n_frames]").fill("99")  # the movies have 8: somebody will be told
     page.get_by_text("References", exact=True).click()
     page.locator("[name=gain_reference]").fill(str(gain))
     page.get_by_role("button", name="Make sample").click()
@@ -107,7 +127,7 @@ def activate(page: Any, experiment: str, sample: str, microscope: str, gain: Pat
 
 
 def test_an_operator_runs_two_microscopes_and_a_researcher_sees_only_her_own(
-    facility: Facility, played: Played, browser: Any
+    facility: Facility, played: Played, browser: Any, tmp_path: Path
 ) -> None:
     olga = sign_in(browser, facility, "olga")
     first = activate(olga, "cm1", "apo", "tem1", played.gain)
@@ -139,7 +159,57 @@ def test_an_operator_runs_two_microscopes_and_a_researcher_sees_only_her_own(
     assert eve.locator(".session-row").count() == 0
     assert eve.goto(first).status == 404
 
+    until(lambda: any("99" in letter.as_string() for letter in facility.letters))
+    look_closer(olga, first)
+    process_again(olga, first)
     for address in (first, second):
         olga.goto(address)
         olga.get_by_role("button", name="Stop").click()
         olga.locator(".crumbs .pill", has_text="closed").wait_for()
+    read_offline(browser, olga, first, tmp_path)
+
+
+def look_closer(page: Any, address: str) -> None:
+    """Mark an exposure, take that back, and set a limit."""
+    page.goto(address)
+    page.locator('.slot button[data-mark="reject"]').first.click()
+    page.locator("#count-people", has_text="1").wait_for()
+    page.click("#toast-undo")
+    page.locator("#count-people").wait_for(state="detached")
+    page.locator('[data-limit="n_picks"][data-end="0"]').fill("100000")
+    page.locator('#pass-count[data-passing="0"]').wait_for()
+    page.click("#save-limits")
+    page.locator("#pass-note", has_text="set by olga").wait_for()
+
+
+def process_again(page: Any, address: str) -> None:
+    """A second processing of the same exposures, by the same service, while the session is active."""
+    page.goto(f"{address}/reprocess")
+    page.locator("[name=name]").fill("narrow")
+    page.locator("[name=particle_diameter_A]").fill("90")
+    page.locator("main form button.main").click()
+    page.wait_for_url("**/compare?**")
+    page.goto(f"{address}?processing=narrow")
+    page.locator("#count-done", has_text="3").wait_for()
+
+
+def read_offline(browser: Any, page: Any, address: str, folder: Path) -> None:
+    """The report is one file that opens without any network."""
+    page.goto(address)
+    page.get_by_role("link", name="Report").click()
+    page.wait_for_url("**/report**")
+    answer = page.request.get(page.url)
+    assert answer.status == 200
+    saved = folder / "report.html"
+    saved.write_bytes(answer.body())
+    context = browser.new_context(offline=True)
+    asked: list[str] = []
+    reader = context.new_page()
+    reader.on("request", lambda request: asked.append(request.url))
+    reader.goto(saved.as_uri())
+    text = reader.locator("body").inner_text()
+    assert "apo" in text
+    assert "cm1" in text
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert reader.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    context.close()
