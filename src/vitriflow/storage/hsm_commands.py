@@ -39,7 +39,8 @@ class HsmOptions(TierOptions):
     state: tuple[str, ...] = Field(default=("dsmls", FILES), description="says where files are, a line each")
     state_line: str = Field(default=_DSMLS, description="pattern of such a line, with groups state and name")
     states: dict[str, Literal["resident", "premigrated", "migrated"]] = Field(
-        default={"r": "resident", "p": "premigrated", "m": "migrated"}, description="what the group state means"
+        default={"r": "resident", "p": "premigrated", "m": "migrated"},
+        description="what the group state means",
     )
     prove: Literal["read_back", "state"] = Field(
         default="read_back",
