@@ -133,7 +133,18 @@ def test_each_good_movie_is_in_the_relion_project_or_people_are_told_why_not(spo
     listed = len(table["micrographs"])
     told = {event.split(": ")[1] for event in spoilt.house.events() if event.startswith("Not in the RELION")}
     assert listed + len(told) == spoilt.house.counts().exposures.done
-    assert len(table["optics"]) == 1  # a movie at a guessed voltage never shares a group with the others
+    # A movie at a guessed voltage never shares a group with the others.
+    volts = dict(zip(table["optics"]["rlnOpticsGroup"], table["optics"]["rlnVoltage"], strict=True))
+    of = dict(
+        zip(table["micrographs"]["rlnMicrographName"], table["micrographs"]["rlnOpticsGroup"], strict=True)
+    )
+    used = {
+        f"MotionCorr/job002/{key}": record["provenance"]["parameters"]["voltage_kV"]
+        for key, record in spoilt.house.records("ctf").items()
+    }
+    compared = {name: (float(volts[group]), used[name]) for name, group in of.items() if name in used}
+    assert len(compared) >= 5
+    assert all(written == taken for written, taken in compared.values())
 
 
 def test_a_movie_without_metadata_is_processed_and_says_what_it_did_not_know(spoilt: Spoilt) -> None:

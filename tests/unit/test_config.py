@@ -23,7 +23,7 @@ def test_the_example_loads_and_gives_the_defaults(tmp_path: Path) -> None:
 
 def test_every_commented_line_of_the_example_is_a_valid_setting(tmp_path: Path) -> None:
     lines = [
-        line[2:] if line.startswith("# ") and " = " in line else line
+        line[2:] if line.startswith("# ") and (" = " in line or line.startswith("# [")) else line
         for line in example_config().splitlines()
     ]
     config = load_config(_write(tmp_path, "\n".join(lines)))

@@ -49,7 +49,7 @@ def test_no_request_that_the_description_allows_or_forbids_is_answered_with_500(
 
 def _send(operation: Any) -> None:
     @settings(
-        max_examples=4,
+        max_examples=2,
         deadline=None,
         database=None,
         derandomize=True,
