@@ -10,7 +10,7 @@ DEMO ?= demo
 PYTEST ?=
 SOAK ?= 1000
 
-.PHONY: help setup services demo docs test test-fast lint bench bench-full soak clean
+.PHONY: help setup services demo docs test test-fast fuzz lint bench bench-full soak clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test: $(READY) services lint  ## everything: servers, browser and outside progra
 
 test-fast: $(READY)  ## without servers and slow tests (under 2 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not service' $(PYTEST)
+
+fuzz: $(READY)  ## the property tests with examples drawn anew ('make test' has the same ones every time)
+	@VITRIFLOW_FUZZ=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not service' $$(grep -rl 'from hypothesis' tests) $(PYTEST)
 
 bench: $(READY) services  ## the short set of benchmarks, into results/
 	@$(BIN)/python -m benchmarks short

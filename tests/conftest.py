@@ -5,6 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, so that a change is judged by what it changed; 'make fuzz' draws new ones.
+settings.register_profile("steady", derandomize=True, deadline=None, database=None)
+settings.register_profile("fuzz", deadline=None, print_blob=True)
+settings.load_profile("fuzz" if os.environ.get("VITRIFLOW_FUZZ") == "1" else "steady")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STRICT = os.environ.get("VITRIFLOW_REQUIRE_SERVICES") == "1"

@@ -54,7 +54,7 @@ def chain(motion: str = "''", ctf: str = "''", pick: str = "''") -> str:
     return CHAIN % {"motion": motion, "ctf": ctf, "pick": pick}
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Install the test's steps as a distribution of their own, for this process and its workers."""
     folder = tmp_path_factory.mktemp("plugin")

@@ -36,7 +36,7 @@ TOMO5 = Recogniser(
         ),
         Rule(
             "movie",
-            rf"(?:^|/)(?P<tilt_series>[^/]+?)_(?P<tilt_order>\d{{3,4}})_(?P<tilt_angle_deg>{_ANGLE})_{_STAMP}"
+            rf"(?:^|/)(?!FoilHole_)(?P<tilt_series>[^/]+?)_(?P<tilt_order>\d{{3,4}})_(?P<tilt_angle_deg>{_ANGLE})_{_STAMP}"
             rf"(?:_[^/]*)?{_IMAGE}",
             "a movie of a tilt in a series with a name of its own",
         ),
