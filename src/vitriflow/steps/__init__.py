@@ -1,10 +1,11 @@
 """One unit of processing each: native, or an outside program."""
 
-from vitriflow.steps.base import Context, Port, Resources, Scope, Step, StepParameters
+from vitriflow.steps.base import BatchItem, BatchStep, Context, Port, Resources, Scope, Step, StepParameters
 from vitriflow.steps.facility_table import facility_values
 from vitriflow.steps.precedence import make_parameters, with_metadata
 from vitriflow.steps.records import (
     Artifact,
+    BatchResult,
     CtfResult,
     Kind,
     MotionResult,
@@ -19,6 +20,9 @@ from vitriflow.steps.running import run_step
 
 __all__ = [
     "Artifact",
+    "BatchItem",
+    "BatchResult",
+    "BatchStep",
     "Context",
     "CtfResult",
     "Kind",

@@ -8,7 +8,7 @@ raises ``ItemError`` when its item can't go on.
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,10 +17,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vitriflow.steps.records import Artifact, Kind, Result
+from vitriflow.steps.records import Artifact, BatchResult, Kind, Result
 
 P = TypeVar("P", bound="StepParameters")
 R = TypeVar("R", bound=Result)
+B = TypeVar("B", bound=BatchResult)
 
 
 class Scope(StrEnum):
@@ -156,3 +157,125 @@ class Step(ABC, Generic[P, R]):
         ItemError
             When this item can't go on; it's then quarantined with the error's reason.
         """
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One member of a batch: an exposure, with the files that the nodes before the trigger made of it.
+
+    Attributes
+    ----------
+    item
+        The exposure's item name (``Context.item`` of the steps that made the files).
+    exposure_id
+        Its number in the catalog: the same in every batch, so a state may remember it.
+    inputs
+        Its files by port of the step. A port that isn't there is one that nobody could make for it.
+    metadata
+        What is known of it from its own files, and ``facility``: see :class:`Context`.
+    new
+        Whether no batch that went into the state given holds it. All are new where there's no state.
+    """
+
+    item: str
+    exposure_id: int
+    inputs: Mapping[str, Artifact]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    new: bool = True
+
+
+class BatchStep(Step[P, B]):
+    """A step that works on many exposures at once: those that a ``trigger`` released together.
+
+    In a template it takes its inputs from a ``trigger`` node, whose ports have the names of kinds::
+
+        extract: {step: extract, inputs: {micrograph: keep.micrograph, coordinates: pick.coordinates, ctf: ctf.ctf}}
+        flow:    {step: trigger, inputs: {particles: extract.particles}, set: {particles: 500, mode: batches}}
+        classes: {step: class2d.online, inputs: {particles: flow.particles}}
+        choose:  {step: class2d.select, inputs: {classes: classes.classes}}
+
+    An input from a trigger stands in ``BatchItem.inputs``, once for each member. An input from another
+    batch step (``choose`` above) is one file for the batch; it stands in ``inputs`` of :meth:`run_batch`.
+
+    The modes of a trigger say what the members are. ``once``: one batch, when the condition is first met.
+    ``batches``: each batch has the exposures that came since the one before. ``growing``: each batch has
+    all exposures up to now; those since the one before have ``new`` set.
+
+    **State.** A step that goes on from where the batch before stopped declares an output port named
+    ``state`` of kind ``STATE``, writes the file with ``context.writing(".state.npz")`` (a temporary name,
+    then a rename: a kill leaves the old or the new one, never half of it) and names it in its record's
+    ``outputs``. It's given the state of the newest batch of this node that ended well, or None for the
+    first. Batches of such a node run one after the other; those of other nodes may run at the same time.
+    Each batch has its own ``context.item`` (``batch_0007``), so no file of an earlier batch is overwritten:
+    when the call is killed and made again it begins from the same state, and repeats nothing.
+    A folder works too: write it under a temporary name beside ``context.path("")``, and rename it.
+
+    One broken member must not fail the batch: leave it out and name it in ``record.skipped``.
+
+    A **session** step (``scope = Scope.SESSION``) is the same, run once over all exposures when the stream
+    has ended, and again when more have come. Its inputs need no trigger.
+
+    Where particles are read from: ``item.inputs["particles"].path`` is the STAR file of one micrograph's
+    particles that ``extract`` wrote (``rlnImageName`` is ``000001@NAME.mrcs``; a NAME without folder lies
+    beside the STAR file), ``item.inputs["particles"].pixel_size_A`` that of the boxes.
+
+    Examples
+    --------
+    A running mean of all particles::
+
+        class Mean(BatchStep[MeanParameters, MeanResult]):
+            name, version, summary = "mean", "1", "Running mean of all particles"
+            folder = "Class2D"
+            inputs = {"particles": Port(Kind.PARTICLES, "boxes of one micrograph")}
+            outputs = {"classes": Port(Kind.CLASSES, "one image"), "state": Port(Kind.STATE, "sum and count")}
+            Parameters, Record = MeanParameters, MeanResult
+
+            def run_batch(self, items, inputs, state, parameters, context):
+                total, count = load(state) if state else (0.0, 0)
+                new = [item for item in items if item.new]
+                for item in new:
+                    boxes = read_particles(item.inputs["particles"].path)
+                    total, count = total + boxes.sum(0), count + len(boxes)
+                with context.writing(".state.npz") as path:
+                    np.savez(path, total=total, count=count)
+                ...
+                return MeanResult(
+                    n_items=len(items), n_new=len(new), n_particles=count,
+                    outputs={"state": Artifact(kind=Kind.STATE, path=context.path(".state.npz")), ...},
+                )
+    """
+
+    scope: ClassVar[Scope] = Scope.BATCH
+
+    @abstractmethod
+    def run_batch(
+        self,
+        items: Sequence[BatchItem],
+        inputs: Mapping[str, Artifact],
+        state: Path | None,
+        parameters: P,
+        context: Context,
+    ) -> B:
+        """Process one batch.
+
+        Parameters
+        ----------
+        items
+            Its members, by exposure number.
+        inputs
+            Files that other batch steps made of the same batch, by port.
+        state
+            What this node's newest batch that ended well left, or None.
+        parameters, context
+            As for other steps; ``context.item`` names the batch.
+
+        Raises
+        ------
+        ItemError
+            When the whole batch can't go on; it's then quarantined with the error's reason.
+        """
+
+    def run(self, inputs: Mapping[str, Artifact], parameters: P, context: Context) -> B:
+        """Run it by hand on the files of one exposure: a batch with one member and no state."""
+        member = BatchItem(context.item, 0, inputs, context.metadata)
+        return self.run_batch([member], {}, None, parameters, context)

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     PICTURE = "picture"
     PARTICLES = "particles"
     CLASSES = "classes"
+    STATE = "state"  # what a batch step carries from one batch to the next; nobody else reads it
 
 
 class Artifact(BaseModel):
@@ -88,6 +89,18 @@ class Result(BaseModel):
         for port, artifact in self.outputs.items():
             record[port] = str(artifact.path)
         return record
+
+
+class BatchResult(Result):
+    """What a batch step leaves, whatever it does. Subclass it and add your own numbers."""
+
+    n_items: int = Field(default=0, description="members of the batch that were used")
+    n_new: int = Field(default=0, description="of these, members that the state given didn't hold yet")
+    n_particles: int = Field(default=0, description="particles used, of all members")
+    skipped: list[str] = Field(
+        default_factory=list,
+        description="members that couldn't be used, each with why: they hold nobody back",
+    )
 
 
 class MotionResult(Result):
