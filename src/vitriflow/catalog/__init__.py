@@ -24,6 +24,7 @@ from vitriflow.catalog.logbook import (
 )
 from vitriflow.catalog.people import ApiToken, Audit, Helper, Membership, Person, WebSession
 from vitriflow.catalog.schema import check_schema, found_revision, newest_revision, upgrade
+from vitriflow.catalog.streaming import Batch, BatchMember, Change
 from vitriflow.catalog.tables import (
     Attempt,
     Base,
@@ -50,7 +51,10 @@ __all__ = [
     "Attempt",
     "Audit",
     "Base",
+    "Batch",
+    "BatchMember",
     "Catalog",
+    "Change",
     "Event",
     "Experiment",
     "Exposure",

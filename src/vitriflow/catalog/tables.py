@@ -161,6 +161,7 @@ class Processing(Base):
     root: Mapped[str] = mapped_column(Text)  # the RELION project folder
     state: Mapped[str] = mapped_column(String(16), default="running")  # running, paused, finished
     change: Mapped[int] = mapped_column(BigInteger, default=0)  # grows with every commit that pages show
+    jobs: Mapped[dict[str, Any] | None]  # job numbers of nodes that were restarted: their files lie elsewhere
     created_at: Mapped[datetime]
 
 
@@ -253,6 +254,10 @@ class Measure(Base):
     ice_ring: Mapped[float | None]
     ctf_quality: Mapped[str | None] = mapped_column(String(16))
     n_picks: Mapped[int | None]
+    n_particles: Mapped[int | None]  # boxes that were extracted
+    max_frame_A: Mapped[float | None]  # largest shift from one frame to the next
+    tilt_deg: Mapped[float | None]
+    masked_fraction: Mapped[float | None]
     complete_at: Mapped[datetime | None]  # the file was seen whole
     first_result_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
