@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitriflow.catalog import TaskState
-from vitriflow.pipeline.plan import Plan, make_plan
+from vitriflow.pipeline.checking import make_plan
+from vitriflow.pipeline.plan import Plan
 from vitriflow.pipeline.progress import (
     OPEN,
     NodeState,

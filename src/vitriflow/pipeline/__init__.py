@@ -1,10 +1,11 @@
 """What happens next: templates, and the engine that keeps the state of every node and item."""
 
 from vitriflow.pipeline.calls import GroupCall, GroupReturn, NodeCall, Promise
+from vitriflow.pipeline.checking import make_plan
 from vitriflow.pipeline.coordinator import Coordinator
 from vitriflow.pipeline.counts import Counts, Tally, counts
 from vitriflow.pipeline.explain import CameraFile, Link, explain
-from vitriflow.pipeline.plan import Group, Plan, PlanNode, Source, make_plan
+from vitriflow.pipeline.plan import Group, Plan, PlanNode, Source
 from vitriflow.pipeline.pool import CallStopped, LocalPool, WorkerDied, count_gpus
 from vitriflow.pipeline.settings import Settings
 from vitriflow.pipeline.starting import plan_of, start_processing

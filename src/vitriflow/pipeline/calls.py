@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitriflow.errors import Reason
-from vitriflow.steps import Artifact
+from vitriflow.steps import Artifact, BatchItem
 
 # Failures of the moment: the same task may go well on the next try.
 RETRYABLE = frozenset(
@@ -61,6 +61,40 @@ class GroupCall:
     threads: int = 1
     memory_bytes: int = 0
     time_limit_s: float = 600.0
+
+    @property
+    def item_id(self) -> int:
+        """Number of the exposure."""
+        return self.exposure_id
+
+
+@dataclass(frozen=True)
+class BatchCall:
+    """One node to run for one batch, in one worker.
+
+    ``node.inputs`` are files that other nodes made of the batch as a whole; ``state`` is what the node
+    left of its newest batch that ended well.
+    """
+
+    batch_id: int
+    item: str
+    node: NodeCall
+    items: tuple[BatchItem, ...]
+    state: str | None
+    gpu: bool = False
+    threads: int = 1
+    memory_bytes: int = 0
+    time_limit_s: float = 600.0
+
+    @property
+    def item_id(self) -> int:
+        """Number of the batch."""
+        return self.batch_id
+
+    @property
+    def nodes(self) -> tuple[NodeCall, ...]:
+        """The node."""
+        return (self.node,)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from concurrent.futures import CancelledError, Executor, Future
 from typing import Any
 
 from vitriflow.errors import Reason
-from vitriflow.pipeline.calls import GroupReturn
+from vitriflow.pipeline.calls import BatchCall, GroupReturn
 from vitriflow.pipeline.pool import CallStopped
 from vitriflow.pipeline.recording import Outcome, Sent
 from vitriflow.pipeline.settings import Settings
-from vitriflow.pipeline.worker import run_group
+from vitriflow.pipeline.worker import run_batch, run_group
 
 _SMOOTHING = 0.1  # share of the newest call in the running mean of how long calls take
 
@@ -50,6 +50,19 @@ class Flights:
     def __len__(self) -> int:
         return sum(not flight.disowned for flight in self._flights.values())
 
+    @property
+    def batches(self) -> int:
+        """Calls in flight that are about batches."""
+        return sum(
+            isinstance(flight.sent.call, BatchCall) and not flight.disowned
+            for flight in self._flights.values()
+        )
+
+    @property
+    def batch_room(self) -> int:
+        """How many more batches may run now: on half of the slots at most, so that the stream goes on."""
+        return max(0, max(1, sum(self.slots.values()) // 2) - self.batches)
+
     def tasks(self) -> set[int]:
         """Tasks that are in flight."""
         flying = [flight for flight in self._flights.values() if not flight.disowned]
@@ -70,7 +83,11 @@ class Flights:
     def send(self, sent: Sent, probe: bool) -> None:
         """Submit a call that was announced."""
         try:
-            future = self._executor.submit(run_group, sent.call)
+            call = sent.call
+            if isinstance(call, BatchCall):
+                future = self._executor.submit(run_batch, call)
+            else:
+                future = self._executor.submit(run_group, call)
         except Exception as error:
             future = Future()
             future.set_exception(error)
@@ -141,7 +158,8 @@ class Flights:
             return Outcome(
                 flight.sent, failure=(str(Reason.WORKER_DIED), f"{error or type(error)}, running {nodes}")
             )
-        self._learn(flight.sent.call.gpu, back)
+        if not isinstance(flight.sent.call, BatchCall):
+            self._learn(flight.sent.call.gpu, back)
         return Outcome(flight.sent, back)
 
     def _learn(self, gpu: bool, back: GroupReturn) -> None:

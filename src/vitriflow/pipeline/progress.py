@@ -61,7 +61,7 @@ def settle(plan: Plan, states: Mapping[str, NodeState], now: datetime) -> set[st
     Names of the nodes that were changed.
     """
     changed: set[str] = set()
-    for node in plan.nodes:
+    for node in plan.items:
         mine = states[node.name]
         if mine.state not in (TaskState.WAITING, TaskState.READY):
             continue
@@ -106,7 +106,7 @@ def _why_stopped(states: Mapping[str, NodeState], node: str, port: str) -> tuple
 def needs_outputs(plan: Plan, states: Mapping[str, NodeState]) -> list[str]:
     """Nodes that are done, and whose files have to be known before open nodes can be settled."""
     wanted: list[str] = []
-    for node in plan.nodes:
+    for node in plan.items:
         if states[node.name].is_open:
             for name in sorted(node.producers()):
                 maker = states[name]
@@ -145,7 +145,7 @@ def exposure_status(plan: Plan, states: Mapping[str, NodeState]) -> tuple[str, s
     if any(state.is_open for state in states.values()):
         return "open", None, None
     for worst in _WORST_FIRST:
-        for node in plan.nodes:
+        for node in plan.items:
             state = states[node.name]
             if state.state == worst:
                 return worst.value, state.reason_code, state.reason
@@ -156,7 +156,7 @@ def first_states(plan: Plan) -> dict[str, str]:
     """States of the nodes of an item that has just come in."""
     return {
         node.name: TaskState.WAITING.value if node.producers() else TaskState.READY.value
-        for node in plan.nodes
+        for node in plan.items
     }
 
 

@@ -41,14 +41,16 @@ def chunks(items: Sequence[int]) -> Iterable[Sequence[int]]:
     return (items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK))
 
 
-def load_states(session: OrmSession, processing_id: int, exposures: Collection[int]) -> States:
-    """All tasks of some exposures."""
+def load_states(
+    session: OrmSession, processing_id: int, exposures: Collection[int], item_type: str = ITEM
+) -> States:
+    """All tasks of some exposures, or of other items."""
     states: States = defaultdict(dict)
     for part in chunks(sorted(exposures)):
         columns = [_TASK.c.item_id, _TASK.c.node, _TASK.c.id, *(_TASK.c[name] for name in _STATE_COLUMNS)]
         query = select(*columns).where(
             _TASK.c.processing_id == processing_id,
-            _TASK.c.item_type == ITEM,
+            _TASK.c.item_type == item_type,
             _TASK.c.item_id.in_(part),
             _TASK.c.revision == REVISION,
         )
@@ -58,9 +60,27 @@ def load_states(session: OrmSession, processing_id: int, exposures: Collection[i
 
 
 def load_outputs(
+    session: OrmSession, processing_id: int, wanted: Collection[tuple[int, str]], item_type: str = ITEM
+) -> dict[tuple[int, str], Mapping[str, Any]]:
+    """Files that finished nodes made: (item id, node) -> port -> artifact as JSON values."""
+    found: dict[tuple[int, str], Mapping[str, Any]] = {}
+    pairs = sorted(wanted)
+    for start in range(0, len(pairs), _CHUNK):
+        query = select(ResultRow.item_id, ResultRow.node, ResultRow.record["outputs"]).where(
+            ResultRow.processing_id == processing_id,
+            ResultRow.revision == REVISION,
+            ResultRow.item_type == item_type,
+            tuple_(ResultRow.item_id, ResultRow.node).in_(pairs[start : start + _CHUNK]),
+        )
+        for item, node, outputs in session.execute(query):
+            found[item, node] = outputs or {}
+    return found
+
+
+def load_records(
     session: OrmSession, processing_id: int, wanted: Collection[tuple[int, str]]
 ) -> dict[tuple[int, str], Mapping[str, Any]]:
-    """Files that finished nodes made: (exposure id, node) -> port -> artifact as JSON values."""
+    """Whole records of nodes that ended: (exposure id, node) -> record."""
     found: dict[tuple[int, str], Mapping[str, Any]] = {}
     pairs = sorted(wanted)
     for start in range(0, len(pairs), _CHUNK):
@@ -71,20 +91,25 @@ def load_outputs(
             tuple_(ResultRow.item_id, ResultRow.node).in_(pairs[start : start + _CHUNK]),
         )
         for item, node, record in session.execute(query):
-            found[item, node] = record["outputs"]
+            found[item, node] = record
     return found
 
 
 def insert_tasks(
-    session: OrmSession, processing_id: int, exposures: Iterable[int], first: Mapping[str, str], now: datetime
+    session: OrmSession,
+    processing_id: int,
+    exposures: Iterable[int],
+    first: Mapping[str, str],
+    now: datetime,
+    item_type: str = ITEM,
 ) -> None:
-    """Make the tasks of exposures that come in."""
+    """Make the tasks of exposures that come in, or of other items."""
     rows = [
         {
             "processing_id": processing_id,
             "node": node,
             "revision": REVISION,
-            "item_type": ITEM,
+            "item_type": item_type,
             "item_id": exposure,
             "state": state,
             "queued_at": now if state == "ready" else None,
@@ -110,14 +135,15 @@ def insert_results(
     processing_id: int,
     results: Sequence[tuple[int, str, Mapping[str, Any]]],
     now: datetime,
+    item_type: str = ITEM,
 ) -> None:
-    """Store the records of nodes that ended: (exposure id, node, record)."""
+    """Store the records of nodes that ended: (item id, node, record)."""
     rows = [
         {
             "processing_id": processing_id,
             "node": node,
             "revision": REVISION,
-            "item_type": ITEM,
+            "item_type": item_type,
             "item_id": exposure,
             "status": record["status"],
             "record": record,

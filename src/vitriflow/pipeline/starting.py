@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Catalog, Processing, Session, now
 from vitriflow.errors import BadParameter, CatalogError
-from vitriflow.pipeline.plan import Plan, make_plan
+from vitriflow.pipeline.checking import make_plan
+from vitriflow.pipeline.plan import Plan
 from vitriflow.pipeline.template import Template, parse_template
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitriflow.pipeline.calls import GroupCall, GroupReturn, NodeCall, Promise, failed_for_now
-from vitriflow.steps import Artifact, Context, find_step, run_step
+from vitriflow.pipeline.calls import BatchCall, GroupCall, GroupReturn, NodeCall, Promise, failed_for_now
+from vitriflow.steps import Artifact, Context, find_step, run_batch_step, run_step
 
 DEVICE_VARIABLE = "VITRIFLOW_DEVICE"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -68,6 +68,20 @@ def run_group(call: GroupCall) -> GroupReturn:
             undecided.add(node.node)
         if record["status"] == "done":
             made[node.node] = result.outputs
+    return GroupReturn(records, f"{socket.gethostname()}:{os.getpid()}:{device}")
+
+
+def run_batch(call: BatchCall) -> GroupReturn:
+    """Run a node on a batch. Never raises for trouble with it: that stands in the record."""
+    limit_threads(call.threads)
+    device = os.environ.get(DEVICE_VARIABLE, "cpu") if call.gpu else "cpu"
+    step: Any = find_step(call.node.step)
+    context = Context(out=Path(call.node.out), item=call.item, device=device, threads=call.threads)
+    inputs = {port: given for port, given in call.node.inputs.items() if isinstance(given, Artifact)}
+    state = Path(call.state) if call.state else None
+    parameters = step.Parameters.model_validate(call.node.parameters)
+    result = run_batch_step(step, call.items, inputs, state, parameters, context)
+    records = {call.node.node: result.model_dump(mode="json")}
     return GroupReturn(records, f"{socket.gethostname()}:{os.getpid()}:{device}")
 
 

@@ -2,6 +2,8 @@
 
 from vitriflow.steps.base import BatchItem, BatchStep, Context, Port, Resources, Scope, Step, StepParameters
 from vitriflow.steps.facility_table import facility_values
+from vitriflow.steps.gate import Gate, GateParameters
+from vitriflow.steps.judging import JudgedStep, JudgeResult, passed_on
 from vitriflow.steps.precedence import make_parameters, with_metadata
 from vitriflow.steps.records import (
     Artifact,
@@ -16,7 +18,8 @@ from vitriflow.steps.records import (
     Status,
 )
 from vitriflow.steps.registry import find_step, step_names
-from vitriflow.steps.running import run_step
+from vitriflow.steps.running import run_batch_step, run_step
+from vitriflow.steps.trigger import Trigger, TriggerParameters
 
 __all__ = [
     "Artifact",
@@ -25,6 +28,10 @@ __all__ = [
     "BatchStep",
     "Context",
     "CtfResult",
+    "Gate",
+    "GateParameters",
+    "JudgeResult",
+    "JudgedStep",
     "Kind",
     "MotionResult",
     "PickResult",
@@ -37,9 +44,13 @@ __all__ = [
     "Status",
     "Step",
     "StepParameters",
+    "Trigger",
+    "TriggerParameters",
     "facility_values",
     "find_step",
     "make_parameters",
+    "passed_on",
+    "run_batch_step",
     "run_step",
     "step_names",
     "with_metadata",

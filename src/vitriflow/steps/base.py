@@ -199,7 +199,7 @@ class BatchStep(Step[P, B]):
 
     The modes of a trigger say what the members are. ``once``: one batch, when the condition is first met.
     ``batches``: each batch has the exposures that came since the one before. ``growing``: each batch has
-    all exposures up to now; those since the one before have ``new`` set.
+    all exposures up to now; for a step with a state those that the state doesn't hold have ``new`` set.
 
     **State.** A step that goes on from where the batch before stopped declares an output port named
     ``state`` of kind ``STATE``, writes the file with ``context.writing(".state.npz")`` (a temporary name,

@@ -5,16 +5,16 @@ import resource
 import socket
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import vitriflow
 from vitriflow.errors import ItemError, Reason
-from vitriflow.steps.base import Context, Step, StepParameters
+from vitriflow.steps.base import BatchItem, BatchStep, Context, Step, StepParameters
 from vitriflow.steps.precedence import with_metadata
-from vitriflow.steps.records import Artifact, Provenance, Result, Status
+from vitriflow.steps.records import Artifact, Kind, Provenance, Result, Status
 
 _PROC_STATUS = Path("/proc/self/status")
 _PROC_CLEAR = Path("/proc/self/clear_refs")
@@ -51,6 +51,45 @@ def run_step(
     exception becomes a failed one, its traceback in the log. Nothing is raised, so that one
     item never stops the others.
     """
+
+    def work(filled: StepParameters) -> Result:
+        record: Result = step.run(inputs, filled, context)
+        return record
+
+    return _run(step, work, inputs, parameters, context)
+
+
+def run_batch_step(
+    step: BatchStep[Any, Any],
+    items: Sequence[BatchItem],
+    inputs: Mapping[str, Artifact],
+    state: Path | None,
+    parameters: StepParameters,
+    context: Context,
+) -> Result:
+    """Run a batch step on one batch and return its record, as :func:`run_step` does for one item.
+
+    Its provenance holds the inputs of the batch as a whole and the state that it began from; the
+    members stand in the catalog.
+    """
+
+    def work(filled: StepParameters) -> Result:
+        record: Result = step.run_batch(items, inputs, state, filled, context)
+        return record
+
+    known = dict(inputs)
+    if state is not None:
+        known["state"] = Artifact(kind=Kind.STATE, path=state)
+    return _run(step, work, known, parameters, context)
+
+
+def _run(
+    step: Step[Any, Any],
+    work: Callable[[StepParameters], Result],
+    inputs: Mapping[str, Artifact],
+    parameters: StepParameters,
+    context: Context,
+) -> Result:
     _reset_peak()
     started = datetime.now(UTC)
     clock = time.monotonic()
@@ -59,7 +98,7 @@ def run_step(
     conflicts: list[str] = []
     try:
         parameters, sources, conflicts = with_metadata(parameters, context.metadata)
-        record: Result = step.run(inputs, parameters, context)
+        record = work(parameters)
     except ItemError as error:
         record = step.Record(status=Status.QUARANTINED, reason_code=str(error.reason), reason=str(error))
     except MemoryError as error:
