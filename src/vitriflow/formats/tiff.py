@@ -15,6 +15,8 @@ from vitriflow.formats.completeness import State
 from vitriflow.formats.movie import Movie
 
 EER_COMPRESSIONS = {65000, 65001, 65002}
+_LZW, _NO_PREDICTOR = 5, 1
+_LARGE = 1 << 20  # pixels; loading our own decoder takes longer than a smaller image
 # tifffile logs what it dislikes of a file; we say it in our own words, as an error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _ANGSTROM_PER_UNIT = {2: 2.54e8, 3: 1.0e8}  # inch, centimetre
@@ -69,6 +71,7 @@ class TiffDecoder:
                 if not isinstance(page, tifffile.TiffPage):
                     page = page.aspage()
                 self._decode = page.decode
+                self._strip: tuple[int, np.dtype[Any]] | None = _lzw_strips(page, tiff.byteorder)
                 dtype = page.dtype
                 self.shape = (int(page.imagelength), int(page.imagewidth))
                 samples = int(page.samplesperpixel)
@@ -117,6 +120,8 @@ class TiffDecoder:
                 found=f"{len(data)} bytes: the file became shorter while it was read",
                 remedy="Copy it again from the source.",
             )
+        if self._strip is not None and (strip := self._lzw(data, index, *self._strip)) is not None:
+            return strip
         try:
             segment, (_, _, top, left, _), _ = self._decode(data, index)
             if segment is None:
@@ -126,6 +131,35 @@ class TiffDecoder:
             raise
         except Exception as error:  # each codec has its own exceptions
             raise _undecodable(self._path, f"page {page.number}", error) from error
+
+    def _lzw(
+        self, data: bytes, index: int, rows: int, stored: np.dtype[Any]
+    ) -> tuple[NDArray[Any], int, int] | None:
+        """The strip by our own decoder; None leaves it to tifffile, which also says what's wrong."""
+        from vitriflow.formats._lzw import decode_lzw
+
+        height, width = self.shape
+        top = index * rows
+        rows = min(rows, height - top)
+        found = decode_lzw(data, rows * width * stored.itemsize)
+        return None if found is None else (found.view(stored).reshape(rows, width), top, 0)
+
+
+def _lzw_strips(page: tifffile.TiffPage, byte_order: str) -> tuple[int, "np.dtype[Any]"] | None:
+    """Rows of a strip and the type as stored, where all is as our own LZW decoder takes it."""
+    plain = (
+        page.compression == _LZW
+        and page.predictor == _NO_PREDICTOR
+        and page.fillorder == 1
+        and page.samplesperpixel == 1
+        and not page.is_tiled
+        and page.dtype is not None
+        and page.bitspersample == 8 * page.dtype.itemsize
+        and page.imagelength * page.imagewidth >= _LARGE
+    )
+    if not plain or page.dtype is None:
+        return None
+    return min(int(page.rowsperstrip), int(page.imagelength)), page.dtype.newbyteorder(byte_order)  # type: ignore[arg-type]
 
 
 def read_first_page(path: Path) -> NDArray[Any]:
