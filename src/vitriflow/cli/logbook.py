@@ -3,17 +3,19 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.cli.options import ConfigOption, OutOption, SetOption, configured, open_catalog, parse_settings
 from vitriflow.cli.people import this_user
 from vitriflow.errors import BadParameter
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session as OrmSession
 
 T = TypeVar("T")
 _QUIET = {"no_args_is_help": True, "pretty_exceptions_enable": False}
@@ -25,7 +27,7 @@ ExperimentArgument = Annotated[str, typer.Argument(help="an experiment's name")]
 SampleArgument = Annotated[str, typer.Argument(help="a sample's name")]
 
 
-def _with(config: Path | None, out: Path | None, work: Callable[[OrmSession], T]) -> T:
+def _with(config: Path | None, out: Path | None, work: "Callable[[OrmSession], T]") -> T:
     catalog = open_catalog(configured(config, out), create=True)
     try:
         return catalog.write(work)
@@ -98,7 +100,7 @@ def add_experiment(
 
     dates = {"starts_at": _day(starts, "--starts"), "ends_at": _day(ends, "--ends")}
 
-    def work(orm: OrmSession) -> str:
+    def work(orm: "OrmSession") -> str:
         return experiments.create_experiment(orm, this_user(), name, title=title, pi=pi, **dates).name
 
     typer.echo(f"Made experiment {_with(config, out, work)}.", err=True)
@@ -119,7 +121,7 @@ def edit_experiment(
     given = {"title": title, "pi": pi, "state": state}
     changes = {key: value for key, value in given.items() if value is not None}
 
-    def work(orm: OrmSession) -> None:
+    def work(orm: "OrmSession") -> None:
         found = experiments.find_experiment(orm, name)
         experiments.edit_experiment(orm, this_user(), found, **changes)
 
@@ -187,7 +189,7 @@ def add_sample(
     checked = read_sample_form(parse_settings(settings), configured(config, out))
     texts = {"title": title, "description": description}
 
-    def work(orm: OrmSession) -> None:
+    def work(orm: "OrmSession") -> None:
         award = experiments.find_experiment(orm, experiment)
         samples.create_sample(orm, this_user(), award, name, settings=checked, **texts)
 
@@ -214,7 +216,7 @@ def edit_sample(
     said = parse_settings(settings)
     loaded = configured(config, out)
 
-    def work(orm: OrmSession) -> None:
+    def work(orm: "OrmSession") -> None:
         sample = samples.find_sample(orm, experiment, name)
         if said:
             changes["settings"] = read_sample_form({**(sample.settings or {}), **said}, loaded)
@@ -235,7 +237,7 @@ def clone_sample(
     """Make a sample like another."""
     from vitriflow.elogbook import samples
 
-    def work(orm: OrmSession) -> None:
+    def work(orm: "OrmSession") -> None:
         samples.clone_sample(orm, this_user(), samples.find_sample(orm, experiment, name), clone)
 
     _with(config, out, work)
@@ -283,7 +285,7 @@ def list_log(
     """Show the log, newest first."""
     from vitriflow.elogbook import entries, experiments
 
-    def work(orm: OrmSession) -> list[dict[str, Any]]:
+    def work(orm: "OrmSession") -> list[dict[str, Any]]:
         award = experiments.find_experiment(orm, experiment)
         return entries.list_entries(orm, award.id, search=search, tag=tag, limit=limit)
 
@@ -320,7 +322,7 @@ def write_log(
             why = error.strerror or str(error)
             raise BadParameter(f"--file {path}", "a file that can be read", why, "Check the name.") from error
 
-    def work(orm: OrmSession) -> int:
+    def work(orm: "OrmSession") -> int:
         award = experiments.find_experiment(orm, experiment)
         entry = entries.write_entry(orm, this_user(), award, text, tags=tag or [])
         for name, one in stored:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
-from vitriflow.catalog import Catalog
 from vitriflow.config import Config, load_config
 from vitriflow.errors import BadParameter
+
+if TYPE_CHECKING:  # SQLAlchemy takes half a second to load, and half of the commands do without
+    from vitriflow.catalog import Catalog
 
 ConfigOption = Annotated[
     Path | None,
@@ -55,7 +57,7 @@ def configured(config: Path | None, out: Path | None) -> Config:
     return loaded.with_root(out.expanduser()) if out is not None else loaded
 
 
-def open_catalog(config: Config, *, create: bool = False) -> Catalog:
+def open_catalog(config: Config, *, create: bool = False) -> "Catalog":
     """Open the catalog of a configuration; with ``create``, make or upgrade it first.
 
     Raises
@@ -63,10 +65,7 @@ def open_catalog(config: Config, *, create: bool = False) -> Catalog:
     VitriflowError
         When there's none yet, or it can't be opened.
     """
-    from vitriflow.catalog import (
-        check_schema,
-        upgrade,
-    )  # alembic is slow to import; most commands don't need it
+    from vitriflow.catalog import Catalog, check_schema, upgrade
 
     url = config.catalog_url
     if url.startswith("sqlite:///"):

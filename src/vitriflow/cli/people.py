@@ -3,18 +3,21 @@
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Catalog
 from vitriflow.cli.options import ConfigOption, OutOption, configured, open_catalog
-from vitriflow.elogbook.permissions import ALL_SCOPES, Caller, Role
 from vitriflow.errors import BadParameter
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session as OrmSession
+
+    from vitriflow.catalog import Catalog
+    from vitriflow.elogbook.permissions import Caller
 
 people_app = typer.Typer(
     no_args_is_help=True,
@@ -26,8 +29,10 @@ ExperimentArgument = Annotated[str, typer.Argument(help="an experiment's name")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
-def this_user() -> Caller:
+def this_user() -> "Caller":
     """Whoever runs commands on the facility's machine: they can read and write the catalog anyway."""
+    from vitriflow.elogbook.permissions import ALL_SCOPES, Caller, Role
+
     return Caller(
         "command", login=f"{_account()}@command", facility_role=Role.ADMINISTRATOR, scopes=ALL_SCOPES
     )
@@ -59,6 +64,7 @@ def add(
     """
     from vitriflow.elogbook.audit import audit
     from vitriflow.elogbook.people import add_person
+    from vitriflow.elogbook.permissions import Role
     from vitriflow.elogbook.tokens import hash_password
 
     if administrator and operator:
@@ -69,7 +75,7 @@ def add(
     password = "" if ldap else _password(generate)
     hashed = hash_password(password) if password else None
 
-    def work(orm: OrmSession) -> str:
+    def work(orm: "OrmSession") -> str:
         person = add_person(
             orm,
             login,
@@ -144,7 +150,7 @@ def change(
             "people change", "something to change", "nothing", "See 'vitriflow people change --help'."
         )
 
-    def work(orm: OrmSession) -> None:
+    def work(orm: "OrmSession") -> None:
         person = find_person(orm, login)
         changed = set_person(orm, person, values)
         audit(orm, this_user(), "people.change", f"person {person.login}", changed)
@@ -166,7 +172,7 @@ def password(
 
     hashed = hash_password(_password(generate))
 
-    def work(orm: OrmSession) -> None:
+    def work(orm: "OrmSession") -> None:
         person = find_person(orm, login)
         if person.source != "local":
             raise BadParameter("person", "a local account", f"one of {person.source}", "Change it there.")
@@ -292,7 +298,7 @@ def audit(
     _show(rows, json)
 
 
-def _open(config: Path | None, out: Path | None) -> Catalog:
+def _open(config: Path | None, out: Path | None) -> "Catalog":
     return open_catalog(configured(config, out))
 
 
