@@ -162,6 +162,7 @@ class Processing(Base):
     state: Mapped[str] = mapped_column(String(16), default="running")  # running, paused, finished
     change: Mapped[int] = mapped_column(BigInteger, default=0)  # grows with every commit that pages show
     jobs: Mapped[dict[str, Any] | None]  # job numbers of nodes that were restarted: their files lie elsewhere
+    selection: Mapped[dict[str, Any] | None]  # the exposures it's for; None: all, those that come later too
     created_at: Mapped[datetime]
 
 

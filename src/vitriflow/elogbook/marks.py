@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Exposure, Limits, Mark, now
+from vitriflow.catalog import Exposure, Limits, Mark, now, views
 from vitriflow.elogbook.audit import audit
 from vitriflow.elogbook.permissions import Caller
 from vitriflow.errors import BadParameter
@@ -62,7 +62,7 @@ def mark_exposures(
         raise BadParameter("text of the mark", f"at most {LONGEST} characters", str(len(text)), "Shorten it.")
     if not 1 <= len(wanted) <= MOST:
         raise BadParameter("exposures to mark", f"1 to {MOST:,}", f"{len(wanted):,}", "Select some.")
-    _refuse_foreign(orm, session_id, wanted)
+    refuse_foreign(orm, session_id, wanted)
     moment = now()
     made = [
         Mark(session_id=session_id, exposure_id=number, kind=kind, text=text, author=caller.login, at=moment)
@@ -117,6 +117,12 @@ def list_marks(
     return [{name: getattr(mark, name) for name in names} for mark in orm.scalars(query)]
 
 
+def verdicts_of(orm: OrmSession, session_id: int) -> dict[int, str]:
+    """What people last said of a session's exposures: ``keep`` or ``reject``, by exposure."""
+    standing = views.standing_marks(orm, session_id)  # oldest first
+    return {number: kind for number, kind in standing if kind != "comment"}
+
+
 def set_limits(
     orm: OrmSession,
     caller: Caller,
@@ -152,7 +158,16 @@ def set_limits(
     audit(orm, caller, "limits.set", subject, {name: str(pair) for name, pair in kept.items()})
 
 
-def _refuse_foreign(orm: OrmSession, session_id: int, wanted: Sequence[int]) -> None:
+def refuse_foreign(
+    orm: OrmSession, session_id: int, wanted: Sequence[int], what: str = "exposures to mark"
+) -> None:
+    """Refuse exposures that aren't of a session.
+
+    Raises
+    ------
+    BadParameter
+        Naming them.
+    """
     missing: list[int] = []
     for part in _chunks(wanted):
         query = select(Exposure.id, Exposure.session_id).where(Exposure.id.in_(part))
@@ -160,7 +175,7 @@ def _refuse_foreign(orm: OrmSession, session_id: int, wanted: Sequence[int]) -> 
         missing += [number for number in part if number not in ours]
     if missing:
         raise BadParameter(
-            "exposures to mark",
+            what,
             "exposures of this session",
             ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else ""),
             "Select them again; the page may be of another session.",

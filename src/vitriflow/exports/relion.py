@@ -16,7 +16,9 @@ from vitriflow.catalog import (
     Session,
     Task,
     TaskState,
+    views,
 )
+from vitriflow.elogbook.marks import verdicts_of
 from vitriflow.errors import BadParameter
 from vitriflow.exports._names import IMPORT, ProjectNames
 from vitriflow.exports._pipeline import NODE_COORDINATES, NODE_MICROGRAPHS, NODE_MOVIES, Job, write_pipeline
@@ -54,7 +56,9 @@ class RelionProject:
     """Keeps ``processing.root`` a RELION project; :meth:`update` is cheap enough for every few seconds.
 
     An exposure stands in a table when that table's node is done for it: what was quarantined,
-    rejected or failed there doesn't, and goes again when a later decision marks it so. Optics
+    rejected or failed there doesn't, and goes again when a later decision marks it so. What a person
+    rejected stands nowhere in the project until that is undone; limits don't count here (see
+    :func:`vitriflow.exports.micrographs_star`). Optics
     groups carry the numbers of the catalog; their values never change once known, and an
     exposure that contradicts its group is left out and named in :attr:`problems`.
 
@@ -79,8 +83,10 @@ class RelionProject:
         self._tables: dict[str, Table] = {}
         self._problems: dict[int, str] = {}
         self._optics: dict[tuple[str, int], Optics] = {}  # as last written
+        self._marks: tuple[int, int] | None = None  # the stamp of people's marks that the tables follow
+        self._rejected: frozenset[int] = frozenset()  # by people
         processing, session = catalog.read(lambda db: _processing(db, processing_id))
-        self._session_id = session.id
+        self.session_id = session.id
         self.root = Path(processing.root)
         self._fallback = _given(_settings(session, processing))
         raw, source = Path(session.root) / "raw", Path(session.source)
@@ -106,26 +112,58 @@ class RelionProject:
         BadConfig
             When something that vitriflow didn't make stands where one of its links belongs.
         """
-        change, exposures, n_nodes = self._catalog.read(self._news)
-        if change == self._change and not self._pipeline_due:
+        change, exposures, n_nodes, marks, rejected = self._catalog.read(self._news)
+        if change == self._change and marks == self._marks and not self._pipeline_due:
             return []
+        # Whoever's mark came or went stands in other tables now.
+        exposures = sorted({*exposures, *(rejected ^ self._rejected)})
+        self._rejected = rejected
+        self.fill(exposures)
+        written = self._write(n_nodes)
+        self._change, self._marks = change, marks
+        return written
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables as they stand."""
+        return list(self._tables.values())
+
+    def fill(self, exposures: list[int]) -> None:
+        """Put some exposures into the tables; writes nothing, and asks nothing of people's marks."""
         for start in range(0, len(exposures), _CHUNK):
             for item, done in self._load(exposures[start : start + _CHUNK]):
                 self._place(item, done)
-        written = self._write(n_nodes)
-        self._change = change
-        return written
 
-    def _news(self, db: OrmSession) -> tuple[int, list[int], int]:
-        """The processing's change number, exposures that changed since the last call, number of nodes."""
+    def text_of(self, table: Table) -> str:
+        """A table as a file."""
+        return table.text(self._optics_of(table), self._catalog.read(self._group_names))
+
+    def _optics_of(self, table: Table) -> dict[int, Optics]:
+        return {
+            number: known.completed(self._fallback)
+            for (branch, number), known in self._maker.optics.items()
+            if branch == table.branch or not table.branch
+        }
+
+    def _news(self, db: OrmSession) -> tuple[int, list[int], int, tuple[int, int], frozenset[int]]:
+        """The processing's change number, exposures that changed since the last call, number of nodes; marks.
+
+        Of these: their stamp, and the exposures of this processing that people reject.
+        """
         change = db.scalar(select(Processing.change).where(Processing.id == self._id)) or 0
         changed = select(Measure.exposure_id).where(
             Measure.processing_id == self._id, Measure.change > self._change
         )
         nodes = select(func.count(func.distinct(Task.node))).where(Task.processing_id == self._id)
-        if change == self._change and not self._pipeline_due:
-            return change, [], 0
-        return change, sorted(db.scalars(changed)), db.scalar(nodes) or 0
+        marks = views.marks_stamp(db, self.session_id)
+        rejected = self._rejected
+        if marks != self._marks:
+            rejected = frozenset(
+                n for n, kind in verdicts_of(db, self.session_id).items() if kind == "reject"
+            )
+        if change == self._change and marks == self._marks and not self._pipeline_due:
+            return change, [], 0, marks, rejected
+        return change, sorted(db.scalars(changed)), db.scalar(nodes) or 0, marks, rejected
 
     def _load(self, exposures: list[int]) -> list[tuple[Item, list[Done]]]:
         return self._catalog.read(lambda db: _load(db, self._id, exposures))
@@ -133,6 +171,8 @@ class RelionProject:
     def _place(self, item: Item, done: list[Done]) -> None:
         """Put one exposure's rows where they belong now, and take it out of everywhere else."""
         self._problems.pop(item.id, None)
+        if item.id in self._rejected:
+            done = []
         kept: set[str] = set()
         try:
             for table, group, values in self._maker.rows(item, done):
@@ -154,12 +194,7 @@ class RelionProject:
             path = self.root / table.path
             if not (table.dirty or learned) and path.exists():
                 continue
-            optics = {
-                number: known.completed(self._fallback)
-                for (branch, number), known in self._maker.optics.items()
-                if branch == table.branch or not table.branch
-            }
-            if write_if_changed(path, table.text(optics, names)):
+            if write_if_changed(path, table.text(self._optics_of(table), names)):
                 written.append(path)
             table.dirty = False
         self._optics = dict(self._maker.optics)
@@ -171,7 +206,7 @@ class RelionProject:
         return written + (more or [])
 
     def _group_names(self, db: OrmSession) -> dict[int, str]:
-        query = select(OpticsGroup.number, OpticsGroup.name).where(OpticsGroup.session_id == self._session_id)
+        query = select(OpticsGroup.number, OpticsGroup.name).where(OpticsGroup.session_id == self.session_id)
         return {row.number: row.name for row in db.execute(query)}
 
     def _job(self, table: Table) -> Job:

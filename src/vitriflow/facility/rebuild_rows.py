@@ -162,6 +162,7 @@ class SessionRows:
     def _take_outcomes(
         self, processing: dict[str, Any], numbers: Numbers, maps: dict[str, dict[int, int]]
     ) -> None:
+        _renumber_selection(processing, maps["exposure"])
         root = Path(processing["root"])
         latest: dict[int, dict[str, Any]] = {}
         for line in self._lines(root / OUTCOMES):
@@ -305,6 +306,14 @@ def _file_row(session_id: int, key: str, line: Any) -> dict[str, Any]:
         "attempts": 0,
         **times,
     }
+
+
+def _renumber_selection(processing: dict[str, Any], exposures: Mapping[int, int]) -> None:
+    """The exposures that a processing was begun for, by the numbers that they have now."""
+    chosen = processing.get("selection")
+    if chosen is not None:
+        ids = sorted(exposures[old] for old in chosen["exposures"] if old in exposures)
+        processing["selection"] = {**chosen, "n": len(ids), "exposures": ids}
 
 
 def _join(one: Table, row: dict[str, Any], maps: Mapping[str, Mapping[int, int]]) -> str | None:

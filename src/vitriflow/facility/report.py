@@ -153,7 +153,7 @@ def _gather(
             f"session '{key}'", "a session's name", "none such", "'vitriflow status' lists them."
         )
     known = views.list_processings(orm, session.id)
-    chosen = known[0] if known else None
+    chosen = views.main_processing(known)
     if processing is not None:
         chosen = next((one for one in known if one.name == processing), None)
         if chosen is None:

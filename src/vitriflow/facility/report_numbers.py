@@ -46,7 +46,7 @@ class Columns:
     usable
         Good to go on with, as the session's page counts it, (n,).
     came_in
-        Exposures of the session.
+        Exposures of the session, or those that the processing is for.
     """
 
     ids: NDArray[np.int64]
@@ -114,11 +114,12 @@ def read_columns(orm: OrmSession, session_id: int, processing: views.ProcessingV
         [] if processing is None else [tuple(row) for row in views.measures_since(orm, processing.id, -1)]
     )
     known = {row[0] for row in measured}
+    chosen = None if processing is None else views.selection_of(orm, processing.id)
     blank = [None] * len(views.QUANTITIES)
     problems = [
         (number, 0, "quarantined", code, None, complete, None, None, *blank)
         for number, code, complete in views.intake_problems(orm, session_id)
-        if number not in known
+        if number not in known and (chosen is None or number in chosen)
     ]
     rows = sorted([*measured, *problems], key=lambda row: row[0])
     status = np.array([row[2] for row in rows], dtype="U16")
@@ -136,7 +137,7 @@ def read_columns(orm: OrmSession, session_id: int, processing: views.ProcessingV
         usable=_usable(
             ids, status, doubtful, _within(values, limits["values"], len(ids)), _marks(orm, session_id)
         ),
-        came_in=views.count_exposures(orm, session_id)[0],
+        came_in=views.count_exposures(orm, session_id)[0] if chosen is None else len(chosen),
     )
 
 

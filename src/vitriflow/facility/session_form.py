@@ -115,6 +115,61 @@ def read_form(template: Template, answers: Mapping[str, Any]) -> SessionSettings
     return SessionSettings(imaging, advanced)
 
 
+def read_changes(template: Template, answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of steps that answers ask for: of a processing that's to differ from another one in them.
+
+    Other than a form of a session, which sends its defaults too, every value here was meant: one that's a
+    default, or switches something off, counts. Names are those of the form, of a step's parameter, or
+    ``node.parameter`` for one node alone.
+
+    Raises
+    ------
+    BadForm
+        Naming every field that's wrong, or that no step would read.
+    """
+    answers = {name: value for name, value in answers.items() if not _is_empty(value)}
+    steps = readers(template)
+    wrong: dict[str, str] = {}
+    asked: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for name, value in answers.items():
+        node, dot, field = name.partition(".")
+        if name in ImagingParameters.model_fields:
+            asked[name] = value
+            if not _readers(steps, name):
+                wrong[name] = (
+                    f"something that a step of {template.name} reads; a processing can't change this"
+                )
+        elif name in steps or (dot and node in steps.get(field, ())):
+            rest[name] = value
+        else:
+            wrong[name] = f"a field that {template.name} has; no step of it reads this one"
+    imaging = ImagingParameters()
+    try:
+        imaging = ImagingParameters.model_validate(asked)
+    except ValidationError as error:
+        wrong |= _problems(error)
+    values = _read_advanced(template, {n: v for n, v in rest.items() if n not in wrong}, wrong, keep=True)
+    if wrong:
+        raise BadForm(wrong)
+    said = imaging.step_parameters()
+    off = {_OFF[name][0]: _OFF[name][1] for name in asked if name in _OFF and not getattr(imaging, name)}
+    idle = [name for name in asked if DERIVED.get(name, name) not in said | off]
+    if idle:  # a total dose without a number of frames
+        raise BadForm(
+            {name: f"{DERIVED.get(name, name)} instead: by itself this acts on nothing" for name in idle}
+        )
+    return said | off | values
+
+
+# What the operator's own words mean for steps when they say no
+_OFF: Mapping[str, tuple[str, Any]] = {
+    "phase_plate": ("fit_phase_shift", False),
+    "super_resolution": ("bin_factor", 1.0),
+    "frames_thrown_away": ("first_frame", 1),
+}
+
+
 class BadForm(BadParameter):
     """A form with wrong answers. ``problems``: field -> what is wrong with it; "" for the form as a whole."""
 
@@ -200,20 +255,24 @@ def readers(template: Template) -> dict[str, tuple[str, ...]]:
     return users
 
 
-def _read_advanced(template: Template, given: Mapping[str, Any], wrong: dict[str, str]) -> dict[str, Any]:
+def _read_advanced(
+    template: Template, given: Mapping[str, Any], wrong: dict[str, str], *, keep: bool = False
+) -> dict[str, Any]:
+    """Values by the steps' own names; with ``keep`` those too that are the default."""
     good: dict[str, Any] = {}
     for name, value in given.items():
-        for text in template.written.nodes.values():
+        only, dot, field = name.rpartition(".")
+        for node, text in template.written.nodes.items():
             model = find_step(text.step).Parameters
-            if name not in model.model_fields:
+            if field not in model.model_fields or (dot and node != only):
                 continue
-            info = model.model_fields[name]
+            info = model.model_fields[field]
             try:
                 typed = _typed(info, value)
             except ValidationError as error:
                 wrong.setdefault(name, next(iter(_problems(error, name).values())))
                 continue
-            if info.is_required() or typed != info.default:  # a form sends its defaults too
+            if keep or info.is_required() or typed != info.default:  # a form sends its defaults too
                 good[name] = typed
     return good
 

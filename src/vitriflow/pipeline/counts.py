@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Catalog, Exposure, Measure, Processing, Task
+from vitriflow.catalog.views import selection_of
 from vitriflow.pipeline.rows import REVISION
 
 _OPEN = ("waiting", "ready", "running")
@@ -39,7 +40,8 @@ class Tally:
 class Counts:
     """Where everything of one processing stands.
 
-    ``arriving`` are exposures of the session that are there and haven't come in yet: growing, or not looked at.
+    ``arriving`` are exposures that are there and haven't come in yet: growing, or not looked at. Of a processing
+    of some exposures only those count.
     ``set_aside`` are those that came in as a problem, so that no node ever saw them.
     """
 
@@ -87,7 +89,12 @@ def _count(session: OrmSession, processing_id: int) -> Counts:
     for node, state, number in by_state:
         nodes.setdefault(node, {})[state] = number
     home = select(Processing.session_id).where(Processing.id == processing_id).scalar_subquery()
-    there = session.scalar(select(func.count()).select_from(Exposure).where(Exposure.session_id == home)) or 0
+    chosen = selection_of(session, processing_id)
+    if chosen is None:
+        every = select(func.count()).select_from(Exposure).where(Exposure.session_id == home)
+        there = session.scalar(every) or 0
+    else:
+        there = len(chosen)
     tallies = {node: _tally(found) for node, found in nodes.items()}
     seen = max((tally.came_in + tally.stopped for tally in tallies.values()), default=0)
     return Counts(exposures, tallies, there - exposures.came_in, exposures.came_in - seen)

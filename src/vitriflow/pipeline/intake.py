@@ -10,6 +10,7 @@ from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Exposure, ExposureState, Measure, Processing, Task, now
+from vitriflow.catalog.views import selection_of
 from vitriflow.errors import Reason
 from vitriflow.pipeline import rows
 from vitriflow.pipeline.ledger import Ledger
@@ -50,6 +51,8 @@ class Intake:
         self._highest = 0
         self._aside: dict[int, str] = {}  # exposures that are seen or a problem, at the last look
         self._next_sweep = 0.0
+        # None: for all of the session. It was chosen when the processing began, and stays.
+        self._chosen = ledger.catalog.read(lambda session: selection_of(session, ledger.id))
 
     def look(self, sweep: bool = False) -> News:
         """Ask the catalog for exposures that are to come in.
@@ -64,6 +67,8 @@ class Intake:
         self._aside, self._highest = aside, max(highest, self._highest)
         if sweep or due:
             self._next_sweep = time.monotonic() + self._ledger.settings.sweep_s
+        if self._chosen is not None:
+            news.exposures = [number for number in news.exposures if number in self._chosen]
         return news
 
     def _look(self, session: OrmSession, sweep: bool) -> tuple[News, dict[int, str], int]:

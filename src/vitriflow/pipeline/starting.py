@@ -22,6 +22,7 @@ def start_processing(
     template: Template,
     parameters: Mapping[str, Any],
     root: Path,
+    selection: Mapping[str, Any] | None = None,
 ) -> int:
     """Write down a processing, with the template's text and the parameters frozen.
 
@@ -41,6 +42,9 @@ def start_processing(
         Values for this processing, by name (see :func:`make_plan`).
     root
         Folder for its results: the RELION project.
+    selection
+        The exposures that it's for, from :func:`vitriflow.catalog.views.as_selection`; without, it's for all
+        of the session, those that come later too.
 
     Returns
     -------
@@ -68,12 +72,13 @@ def start_processing(
                 template=template.text,
                 parameters=frozen,
                 root=str(root),
+                selection=None if selection is None else dict(selection),
                 created_at=now(),
             )
             session.add(there)
             session.flush()
             return there.id
-        _refuse_other(there, template.text, frozen, root)
+        _refuse_other(there, template.text, frozen, root, selection)
         return there.id
 
     return catalog.write(work)
@@ -105,7 +110,13 @@ def plan_of(catalog: Catalog, processing_id: int) -> Plan:
     return make_plan(parse_template(text, f"template of processing '{name}'"), parameters)
 
 
-def _refuse_other(there: Processing, text: str, parameters: Mapping[str, Any], root: Path) -> None:
+def _refuse_other(
+    there: Processing,
+    text: str,
+    parameters: Mapping[str, Any],
+    root: Path,
+    selection: Mapping[str, Any] | None,
+) -> None:
     """A processing is frozen: the same name with other values is an error that says which."""
     names = sorted(there.parameters.keys() | parameters.keys())
     changed = [
@@ -117,6 +128,8 @@ def _refuse_other(there: Processing, text: str, parameters: Mapping[str, Any], r
         changed.append("the template's text")
     if there.root != str(root):
         changed.append(f"root: {there.root} -> {root}")
+    if (there.selection or {}).get("exposures") != (selection or {}).get("exposures"):
+        changed.append("the exposures that it's for")
     if changed:
         raise BadParameter(
             f"processing '{there.name}'",

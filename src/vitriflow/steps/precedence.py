@@ -21,6 +21,7 @@ _TOLERANCE = {
     "spherical_aberration_mm": 0.02,
     "amplitude_contrast": 0.02,
 }
+FILLED = frozenset(_TOLERANCE)  # parameters that an exposure's own files may fill where nobody set them
 _SAYS = {"facility": "the facility's table says", "file": "the microscope's file says"}
 
 

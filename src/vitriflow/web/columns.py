@@ -75,7 +75,7 @@ class Snapshot:
     times
         ``complete``, ``first_result`` and ``finished`` as seconds since 1970 UTC, (n,), NaN if not yet.
     came_in
-        Exposures of the session, those included that no processing has taken up yet.
+        Exposures of the session (of a processing of some: those), those included that no processing has taken up yet.
     growing
         Exposures seen on disk that aren't whole yet.
     """
@@ -221,13 +221,20 @@ class _Store:
         self.problems: tuple[int, ...] = ()
         self.came_in = (0, 0)  # exposures, newest id
         self.counted_at = -math.inf
+        self.chosen: frozenset[int] | None = None  # of a processing of some exposures: which
 
     def refresh(self, db: OrmSession, session_id: int, processing: views.ProcessingView | None) -> Snapshot:
         problems = views.intake_problems(db, session_id)
         growing = views.count_growing(db, session_id)
         change = processing.change if processing is not None else 0
         with self.lock:
-            came_in = self._count(db, session_id)
+            if processing is not None and processing.selected is not None:
+                self.chosen = self.chosen or views.selection_of(db, processing.id) or frozenset()
+                chosen = self.chosen
+                problems, growing = [row for row in problems if row[0] in chosen], 0
+                came_in = len(chosen)
+            else:
+                came_in = self._count(db, session_id)
             # A reader whose transaction is older than the store's must not put old rows back.
             if change > self.measured.change and processing is not None:
                 rows = views.measures_since(db, processing.id, self.measured.change)

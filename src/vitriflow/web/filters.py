@@ -21,6 +21,7 @@ MARKS = {
     "": "any",
     "keep": "kept by people",
     "reject": "rejected by people",
+    "not-reject": "not rejected by people",
     "comment": "commented",
     "none": "no mark",
 }
@@ -94,6 +95,8 @@ def chosen(snapshot: Snapshot, overlay: Overlay, wanted: Filter) -> BoolArray:
     _known("mark", wanted.mark, tuple(MARKS))
     if wanted.mark == "comment":
         mask &= overlay.commented(snapshot)
+    elif wanted.mark == "not-reject":
+        mask &= overlay.marks(snapshot) != REJECT
     elif wanted.mark:
         mask &= overlay.marks(snapshot) == {"keep": KEEP, "reject": REJECT, "none": 0}[wanted.mark]
     _known("limits", wanted.limits, tuple(PASSES))

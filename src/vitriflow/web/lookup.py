@@ -68,7 +68,7 @@ def find_scene(
             "session", expected="the key of a session", found=key, remedy="The list of sessions is at /."
         )
     known = views.list_processings(db, session.id)
-    chosen = known[0] if known else None
+    chosen = views.main_processing(known)
     if processing:
         chosen = next((one for one in known if one.name == processing), None)
         if chosen is None:

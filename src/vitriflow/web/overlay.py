@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import views
 from vitriflow.catalog.views.people import Position
+from vitriflow.elogbook.limits import usable
 from vitriflow.web.columns import DONE, STATUSES, Snapshot
 from vitriflow.web.limits import Pairs, passing
 
@@ -99,17 +100,18 @@ class Overlay:
         return column
 
     def usable(self, snapshot: Snapshot) -> BoolArray:
-        """Rows that are good to go on with, (n,).
-
-        Done, with a CTF that isn't doubtful, within the limits, and not rejected by a person. What a
-        person keeps is usable whatever the limits say, as long as it was processed to the end.
-        """
+        """Rows that are good to go on with, (n,): see :func:`vitriflow.elogbook.limits.usable`."""
 
         def work() -> BoolArray:
             marks = self.marks(snapshot)
-            good = (snapshot.status == DONE) & ~snapshot.doubtful & self.passing(snapshot)
-            ended = (snapshot.status == DONE) | (snapshot.status == _REJECTED)
-            return np.asarray((good & (marks != REJECT)) | (ended & (marks == KEEP)))
+            return usable(
+                snapshot.status == DONE,
+                snapshot.status == _REJECTED,
+                snapshot.doubtful,
+                self.passing(snapshot),
+                marks == KEEP,
+                marks == REJECT,
+            )
 
         column: BoolArray = self._kept(snapshot, "usable", work)
         return column

@@ -1,16 +1,13 @@
 """Process a session again with changed parameters, and look at two processings side by side."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import Annotated
+from urllib.parse import quote, urlencode
 
-import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from numpy.typing import NDArray
-from sqlalchemy.orm import Session as OrmSession
 
+from vitriflow.catalog import views
 from vitriflow.elogbook.permissions import Caller
 from vitriflow.errors import BadParameter, BadTemplate
 from vitriflow.facility.reprocess import reprocess, reprocess_fields
@@ -18,41 +15,38 @@ from vitriflow.facility.session_form import BadForm
 from vitriflow.web import words
 from vitriflow.web.api import SessionKey, Word
 from vitriflow.web.auth import CSRF_FIELD, needs
-from vitriflow.web.lookup import Scene, find_scene
+from vitriflow.web.comparing import compared, differences, pair_of, paired, plot_of
+from vitriflow.web.filters import Filter, Wanted
 from vitriflow.web.problems import NotFound
+from vitriflow.web.selecting import PARTS, filter_from, filter_words, find_exposures, is_open
 from vitriflow.web.site import site_of
 from vitriflow.web.table import SHOWN
 
 Maker = Annotated[Caller, needs("session.reprocess")]
 Named = Annotated[str, Query(max_length=64)]
 router = APIRouter(include_in_schema=False)
-_POINTS = 1500  # drawn of a pair of columns
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Medians of one quantity over the exposures that both processings measured."""
-
-    name: str
-    label: str
-    unit: str
-    first: str
-    second: str
-    change: str
-    both: int
+_ONLY = "only-"  # before the parts of the filter in the form
+_WHICH = "which"  # all or selected
 
 
 @router.get("/sessions/{key}/reprocess", dependencies=[needs("session.reprocess")])
-def form_page(request: Request, key: SessionKey, base: Named = "") -> HTMLResponse:
-    """The form of a new processing."""
-    return _form(request, key, base, "", {}, {})
+def form_page(request: Request, key: SessionKey, wanted: Wanted, base: Named = "") -> HTMLResponse:
+    """The form of a new processing; with filters, of the exposures that pass them."""
+    return _form(request, key, base, "", {}, {}, wanted)
 
 
 def _form(
-    request: Request, key: str, base: str, name: str, answers: Mapping[str, str], wrong: Mapping[str, str]
+    request: Request,
+    key: str,
+    base: str,
+    name: str,
+    answers: Mapping[str, str],
+    wrong: Mapping[str, str],
+    wanted: Filter,
+    which: str = "selected",
 ) -> HTMLResponse:
     site = site_of(request)
-    scene = site.read(lambda db: find_scene(site, db, key, base or None))
+    scene, chosen = site.read(lambda db: find_exposures(site, db, key, base or None, wanted))
     if scene.processing is None:
         raise NotFound("processing", "one to begin from", "none yet", "Wait until processing has begun.")
     fields = reprocess_fields(site.catalog, key, scene.processing.name)
@@ -66,6 +60,10 @@ def _form(
         "groups": list(dict.fromkeys(field.group for field, _ in fields)),
         "answers": answers,
         "wrong": wrong,
+        "chosen": None if is_open(wanted) else len(chosen),
+        "chosen_words": filter_words(wanted, scene),
+        "only": {f"{_ONLY}{part}": getattr(wanted, part) for part in PARTS},
+        "which": which,
         "elsewhere": [
             f"{name}: {text}" if name else text for name, text in wrong.items() if name not in asked
         ],
@@ -83,15 +81,24 @@ async def begin(request: Request, caller: Maker, key: SessionKey) -> Response:
 
 
 def _begin(request: Request, caller: Caller, key: str, sent: dict[str, str]) -> Response:
+    site = site_of(request)
     base, name = sent.pop("base", "")[:64], sent.pop("name", "")[:65].strip()
+    which = sent.pop(_WHICH, "all")
+    parts = {one: sent.pop(one)[:1500] for one in list(sent) if one.startswith(_ONLY)}
+    wanted = filter_from({one.removeprefix(_ONLY): value for one, value in parts.items()})
+    exposures, said = None, ""
+    if which == "selected":
+        scene, exposures = site.read(lambda db: find_exposures(site, db, key, base or None, wanted))
+        said = filter_words(wanted, scene)
     try:
-        reprocess(site_of(request).catalog, caller, key, base, name, sent)
+        reprocess(site.catalog, caller, key, base, name, sent, exposures=exposures, chosen_by=said)
     except BadForm as error:
-        return _form(request, key, base, name, sent, error.problems)
+        return _form(request, key, base, name, sent, error.problems, wanted, which)
     except (BadParameter, BadTemplate) as error:
-        return _form(request, key, base, name, sent, {"": str(error)})
+        return _form(request, key, base, name, sent, {"": str(error)}, wanted, which)
     home = f"/sessions/{quote(key, safe='')}"
-    return RedirectResponse(f"{home}/compare?first={quote(base)}&second={quote(name)}", 303)
+    query = urlencode({"first": base, "second": name})
+    return RedirectResponse(f"{home}/compare?{query}", 303)
 
 
 @router.get("/sessions/{key}/compare", dependencies=[needs("session.read")])
@@ -104,19 +111,13 @@ def compare_page(
 ) -> HTMLResponse:
     """Two processings of a session, exposure by exposure."""
     site = site_of(request)
-
-    def work(db: OrmSession) -> tuple[Scene, Scene]:
-        newest = find_scene(site, db, key, second or None)
-        names = [one.name for one in newest.processings]
-        other = first or (names[-1] if names else "")
-        return find_scene(site, db, key, other or None), newest
-
-    one, two = site.read(work)
-    if one.processing is None or two.processing is None:
-        raise NotFound("processing", "two to compare", "none yet", "Process the session first.")
+    one, two = site.read(lambda db: compared(site, db, key, first, second))
+    assert one.processing is not None
+    assert two.processing is not None
     if quantity not in SHOWN:
         raise BadParameter("quantity", "one of " + ", ".join(SHOWN), repr(quantity)[:60])
     left, right = paired(one, two, quantity)
+    number = two.processing.id
     values = {
         "scene": two,
         "session": two.session,
@@ -128,49 +129,6 @@ def compare_page(
         "quantity": quantity,
         "quantities": [(name, words.QUANTITIES[name].label) for name in SHOWN],
         "plot": plot_of(left, right),
+        "begun": site.read(lambda db: views.first_event(db, number)),
     }
     return site.render(request, "session_compare.html", values)
-
-
-def paired(one: Scene, two: Scene, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A quantity of the exposures that both processings measured, in the same order."""
-    _, a, b = np.intersect1d(one.snapshot.ids, two.snapshot.ids, return_indices=True)
-    left, right = one.snapshot.values[name][a], two.snapshot.values[name][b]
-    both = np.isfinite(left) & np.isfinite(right)
-    return left[both], right[both]
-
-
-def pair_of(one: Scene, two: Scene, name: str) -> Pair:
-    """A line of the table of medians."""
-    left, right = paired(one, two, name)
-    shown = words.QUANTITIES[name]
-    if not len(left):
-        return Pair(name, shown.label, shown.unit, words.DASH, words.DASH, words.DASH, 0)
-    first, second, change = (float(np.median(v)) for v in (left, right, right - left))
-    texts = [words.number(value, shown.digits) for value in (first, second, change)]
-    return Pair(
-        name, shown.label, shown.unit, texts[0], texts[1], ("+" if change > 0 else "") + texts[2], len(left)
-    )
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Parameters that two processings were given differently: name, first, second."""
-    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return [
-        (name, str(old.get(name, "as in the template")), str(new.get(name, "as in the template")))
-        for name in names
-    ]
-
-
-def plot_of(left: NDArray[np.float64], right: NDArray[np.float64]) -> dict[str, Any] | None:
-    """Points of the paired plot in a square of 100, y downwards, and its range; None without any."""
-    if not len(left):
-        return None
-    step = -(-len(left) // _POINTS)
-    left, right = left[::step], right[::step]
-    low, high = np.percentile(np.concatenate([left, right]), (0.5, 99.5))
-    wide = (high - low) or abs(high) or 1.0
-    low, high = low - 0.05 * wide, high + 0.05 * wide
-    x, y = (np.clip(100 * (v - low) / (high - low), 0, 100) for v in (left, right))
-    points = np.round(np.stack([x, 100 - y], axis=1), 2).tolist()
-    return {"points": points, "low": float(low), "high": float(high)}

@@ -89,19 +89,21 @@ def list_processings(db: OrmSession, session_id: int) -> list[ProcessingView]:
         Processing.root,
         Processing.parameters,
         Processing.created_at,
+        Processing.selection["n"].as_integer(),
+        Processing.selection["words"].as_string(),
     )
     query = select(*columns).where(Processing.session_id == session_id).order_by(Processing.id.desc())
-    return [ProcessingView(*row) for row in db.execute(query)]
+    return [ProcessingView(*row[:-1], row[-1] or "") for row in db.execute(query)]
 
 
 def pulse(db: OrmSession, session_id: int) -> Pulse:
     """What a live page is woken by: a few look-ups by index, however many exposures there are."""
+    # Any of them may be shown: what each has grown by, together, tells that one of them has.
     newest = db.execute(
-        select(Processing.id, Processing.change)
-        .where(Processing.session_id == session_id)
-        .order_by(Processing.id.desc())
-        .limit(1)
-    ).first()
+        select(func.max(Processing.id), func.sum(Processing.change)).where(
+            Processing.session_id == session_id
+        )
+    ).one()
     state = db.scalar(select(Session.state).where(Session.id == session_id)) or ""
     last_event = db.scalar(select(func.max(Event.id)).where(Event.session_id == session_id)) or 0
     arrivals = tuple(
@@ -112,11 +114,11 @@ def pulse(db: OrmSession, session_id: int) -> Pulse:
         for intake in ExposureState
     )
     marks = marks_stamp(db, session_id)
-    if newest is None:
+    if newest[0] is None:
         return Pulse(None, 0, state, last_event, arrivals, marks)
     ours = select(Processing.id).where(Processing.session_id == session_id)
     limits = db.scalar(select(func.max(Limits.id)).where(Limits.processing_id.in_(ours))) or 0
-    return Pulse(newest.id, newest.change, state, last_event, arrivals, (*marks, limits))
+    return Pulse(newest[0], int(newest[1]), state, last_event, arrivals, (*marks, limits))
 
 
 def count_exposures(db: OrmSession, session_id: int, after: int = 0) -> tuple[int, int]:
@@ -190,6 +192,12 @@ def node_order(db: OrmSession, processing_id: int) -> list[str]:
         .order_by(Task.id)
     )
     return list(dict.fromkeys(db.scalars(query)))
+
+
+def first_event(db: OrmSession, processing_id: int) -> str:
+    """The oldest event of a processing, such as who began it and how; empty while there's none."""
+    query = select(Event.text).where(Event.processing_id == processing_id).order_by(Event.id).limit(1)
+    return db.scalar(query) or ""
 
 
 def list_events(

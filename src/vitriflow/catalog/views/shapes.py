@@ -56,6 +56,8 @@ class ProcessingView:
     root: str
     parameters: dict[str, Any]
     created_at: datetime
+    selected: int | None = None  # how many exposures it's for; None: all
+    selection: str = ""  # how they were chosen, in words
 
 
 @dataclass(frozen=True)
