@@ -70,7 +70,10 @@ def _session_json(site: Site, scene: Scene) -> dict[str, Any]:
         "closed_at": session.closed_at,
         "residence": session.residence,
         "processings": [
-            {"name": one.name, "state": one.state, "change": one.change, "created_at": one.created_at}
+            {
+                name: getattr(one, name)
+                for name in ("name", "state", "change", "created_at", "selected", "selection")
+            }
             for one in scene.processings
         ],
         "summary": summary_json(site, scene),

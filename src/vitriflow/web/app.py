@@ -34,6 +34,7 @@ from vitriflow.web import (
     places_api,
     problems,
     report_pages,
+    reprocess_api,
     reprocess_pages,
     sample_pages,
     table,
@@ -138,7 +139,7 @@ def create_app(
     app.include_router(api.router)
     for room in (logbook_api, log_api, logbook_pages, sample_pages, wall, alarms, metrics, report_pages):
         app.include_router(room.router)
-    for room in (pages, marks, places_api, reprocess_pages, table, tiles):
+    for room in (pages, marks, places_api, reprocess_api, reprocess_pages, table, tiles):
         app.include_router(room.router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
         app.include_router(router)

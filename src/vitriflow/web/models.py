@@ -95,6 +95,8 @@ class ProcessingAnswer(BaseModel):
     state: str
     change: int
     created_at: datetime
+    selected: int | None = None  # how many exposures it's for; null: all
+    selection: str = ""  # how those were chosen
 
 
 class SessionAnswer(BaseModel):

@@ -1,6 +1,8 @@
 """The HTML pages, and the parts of them that are fetched again when something changes."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
@@ -18,6 +20,7 @@ from vitriflow.web.detail import Detail, facts, find_detail, metadata_lines
 from vitriflow.web.filters import MARKS, PASSES, SET_ASIDE, SORTS, Filter, Wanted, select_rows
 from vitriflow.web.lookup import Scene, cards, find_scene, node_counts
 from vitriflow.web.overlay import KEEP, REJECT
+from vitriflow.web.selecting import is_open
 from vitriflow.web.site import Site, site_of
 from vitriflow.web.summary import summarise
 from vitriflow.web.table import SHOWN
@@ -156,6 +159,7 @@ def session_page(
             **_summary_values(site, db, scene),
             **_side_values(db, scene),
             **_gallery_values(site, db, scene, wanted, sort, order, offset, may_mark),
+            "again": _again(db, caller, key, scene, wanted),
             "deeds": _deeds(db, caller, key, scene.session.state),
             "may_limit": _may(db, caller, key, "session.reprocess"),
             "plotted": [(name, words.QUANTITIES[name]) for name in SHOWN],
@@ -169,6 +173,14 @@ def _may(db: OrmSession, caller: Caller, key: str, action: str) -> bool:
     """Whether the caller may do something to a session; pages show only what works."""
     subject = subject_of_session(db, key)
     return subject is not None and may(caller, action, subject)
+
+
+def _again(db: OrmSession, caller: Caller, key: str, scene: Scene, wanted: Filter) -> str:
+    """The query of the page that processes again just what passes the filter; empty where that can't be."""
+    if scene.processing is None or is_open(wanted) or not _may(db, caller, key, "session.reprocess"):
+        return ""
+    parts = {name: value for name, value in asdict(wanted).items() if value not in ("", "all")}
+    return urlencode({"base": scene.processing.name, **parts})
 
 
 def _deeds(db: OrmSession, caller: Caller, key: str, state: str) -> list[str]:
@@ -212,7 +224,8 @@ def gallery_part(
     def work(db: OrmSession) -> dict[str, Any]:
         scene = find_scene(site, db, key, processing, positions=wanted.by_place)
         may_mark = _may(db, caller, key, "session.mark")
-        return _gallery_values(site, db, scene, wanted, sort, order, offset, may_mark)
+        shown = _gallery_values(site, db, scene, wanted, sort, order, offset, may_mark)
+        return shown | {"again": _again(db, caller, key, scene, wanted)}
 
     return site.render(request, "part_gallery.html", site.read(work))
 

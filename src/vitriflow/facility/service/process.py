@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import (
@@ -22,6 +22,7 @@ from vitriflow.catalog import (
     is_away,
     now,
 )
+from vitriflow.catalog.views import selection_of
 from vitriflow.config import Config
 from vitriflow.errors import Busy, VitriflowError
 from vitriflow.facility.activation import (
@@ -231,4 +232,11 @@ def _has_open(orm: OrmSession, number: int, session_id: int) -> bool:
     outside = select(Exposure.id).where(
         Exposure.session_id == session_id, or_(*(Exposure.state == state for state in ended)), ~taken
     )
-    return orm.scalar(outside.limit(1)) is not None
+    wanted = orm.scalar(select(Processing.selection["n"].as_integer()).where(Processing.id == number))
+    if wanted is None:
+        return orm.scalar(outside.limit(1)) is not None
+    came_in = select(func.count()).select_from(Measure).where(Measure.processing_id == number)
+    if (orm.scalar(came_in) or 0) >= wanted:
+        return False
+    chosen = selection_of(orm, number) or frozenset()
+    return any(exposure in chosen for exposure in orm.scalars(outside))
