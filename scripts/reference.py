@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from vitriflow.acquisition.recognisers import EPU, PLAIN, SERIALEM, TEMPORARY, TOMO5
 from vitriflow.cli.app import app
 from vitriflow.config import (
+    BurstSection,
     CameraSection,
     Config,
     LdapGroupSection,
@@ -18,8 +19,11 @@ from vitriflow.config import (
     LimitsSection,
     MailSection,
     MicroscopeSection,
+    PoolSection,
+    ProjectSection,
     RouteSection,
     RuleSection,
+    ShutdownSection,
     TierSection,
 )
 from vitriflow.elogbook.permissions import ACTIONS
@@ -68,6 +72,10 @@ def config_page() -> str:
         lines += ["", f"## [{name}]", "", (section.__doc__ or "").strip(), "", *_fields(section)]
     parts: tuple[tuple[str, type[BaseModel]], ...] = (
         ("storage.tiers.NAME", TierSection),
+        ("compute.pools.NAME", PoolSection),
+        ("compute.projects.NAME", ProjectSection),
+        ("[compute.shutdowns]", ShutdownSection),
+        ("compute.burst", BurstSection),
         ("people.ldap", LdapSection),
         ("access.ldap_group", LdapGroupSection),
         ("monitors.rules", RuleSection),

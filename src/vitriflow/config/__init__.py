@@ -4,6 +4,15 @@ Sections stand in ``sections.py`` and ``microscopes.py``, the whole in ``facilit
 ``loading.py``, and what ``vitriflow init`` writes in ``example.toml``.
 """
 
+from vitriflow.config.compute import (
+    BurstSection,
+    CallLimits,
+    ComputeSection,
+    PoolSection,
+    ProjectSection,
+    ShutdownSection,
+    as_walltime,
+)
 from vitriflow.config.facility import Config
 from vitriflow.config.loading import ENVIRONMENT, FILE_NAME, example_config, find_config, load_config
 from vitriflow.config.microscopes import CameraSection, LimitsSection, MicroscopeSection
@@ -21,7 +30,6 @@ from vitriflow.config.sections import (
     DEFAULT_ROOT,
     AcquisitionSection,
     CatalogSection,
-    ComputeSection,
     FacilitySection,
     ProcessingSection,
     Section,
@@ -36,6 +44,8 @@ __all__ = [
     "FILE_NAME",
     "AccessSection",
     "AcquisitionSection",
+    "BurstSection",
+    "CallLimits",
     "CameraSection",
     "CatalogSection",
     "ComputeSection",
@@ -49,15 +59,19 @@ __all__ = [
     "MonitorsSection",
     "NoticesSection",
     "PeopleSection",
+    "PoolSection",
     "ProcessingSection",
+    "ProjectSection",
     "ReleaseSection",
     "ReportsSection",
     "RouteSection",
     "RuleSection",
     "Section",
+    "ShutdownSection",
     "StorageSection",
     "TierSection",
     "WebSection",
+    "as_walltime",
     "example_config",
     "find_config",
     "load_config",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from vitriflow.config.airflow import AirflowSection
+from vitriflow.config.compute import ComputeSection
 from vitriflow.config.microscopes import MicroscopeSection
 from vitriflow.config.monitoring import MonitorsSection, NoticesSection, ReportsSection
 from vitriflow.config.people import AccessSection, PeopleSection
@@ -12,7 +14,6 @@ from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
     AcquisitionSection,
     CatalogSection,
-    ComputeSection,
     FacilitySection,
     ProcessingSection,
     Section,
@@ -32,6 +33,7 @@ class Config(Section):
     compute: ComputeSection = ComputeSection()
     acquisition: AcquisitionSection = AcquisitionSection()
     release: ReleaseSection = ReleaseSection()
+    airflow: AirflowSection = AirflowSection()
     web: WebSection = WebSection()
     people: PeopleSection = PeopleSection()
     access: AccessSection = AccessSection()

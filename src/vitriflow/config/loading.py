@@ -83,6 +83,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "access": _below(config.access, folder),
             "notices": _below(config.notices, folder),
             "reports": _below(config.reports, folder),
+            "compute": _below(config.compute, folder),
             "processing": config.processing.model_copy(update={"parameters": parameters}),
         }
     )
@@ -128,13 +129,18 @@ def _suggestion(where: tuple[str, ...]) -> str:
     model: Any = Config
     for part in where[:-1]:
         fields = getattr(model, "model_fields", None)
-        if fields is None:  # a table of named sections: this part is the name of one
-            values = get_args(model)
-            model = values[1] if len(values) == 2 else None
-        else:
-            model = fields[part].annotation if part in fields else None
+        # Without fields it's a table or a list of sections, and this part the name or the number of one.
+        known = fields[part].annotation if fields is not None and part in fields else None
+        model = _section_in(model) if fields is None else known
+        if model is not None and type(None) in get_args(model):  # a section that may be left out
+            model = _section_in(model)
     names = ", ".join(getattr(model, "model_fields", {}))
     return f"Known here: {names}" if names else "Remove it"
+
+
+def _section_in(annotation: Any) -> Any:
+    """The section that a table, a list or an optional one holds."""
+    return next((one for one in get_args(annotation) if hasattr(one, "model_fields")), None)
 
 
 def _line_of(text: str, where: tuple[str, ...]) -> int | None:

@@ -53,25 +53,6 @@ class CatalogSection(Section):
     )
 
 
-class ComputeSection(Section):
-    """How this machine works."""
-
-    workers: int | None = Field(
-        default=None, ge=1, le=512, description="processes side by side; one for every 2 cores without"
-    )
-    threads_per_worker: int | None = Field(
-        default=None, ge=1, le=256, description="threads of each; the cores shared out without"
-    )
-    gpus: list[int] | None = Field(
-        default=None, description="GPU numbers to use; all found without, [] for none"
-    )
-
-    def resolved(self, cores: int) -> tuple[int, int]:
-        """Workers and threads of each on a machine with that many cores."""
-        workers = self.workers or max(1, cores // 2)
-        return workers, self.threads_per_worker or max(1, cores // workers)
-
-
 class AcquisitionSection(Section):
     """How a microscope's folder is watched."""
 

@@ -16,6 +16,7 @@ from vitriflow.catalog import Catalog, check_schema
 from vitriflow.config import Config
 from vitriflow.errors import VitriflowError
 from vitriflow.facility.archive_status import check_tiers
+from vitriflow.facility.compute import check_pools
 from vitriflow.facility.doctor_microscopes import check_microscopes
 from vitriflow.facility.findings import Finding, Health
 from vitriflow.steps import find_step, step_names
@@ -38,6 +39,7 @@ def examine(config: Config) -> Iterator[Finding]:
         _steps,
         check_microscopes,
         check_tiers,
+        check_pools,
         _programs,
     )
     for check in checks:

@@ -1,6 +1,5 @@
 """Runs a session on one machine: watch, process, keep the RELION project, until stopped or done."""
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,14 +31,14 @@ from vitriflow.facility.choose import (
     choose_template,
     join_parameters,
 )
+from vitriflow.facility.compute import make_pool
 from vitriflow.facility.gains import wants_gain
 from vitriflow.facility.journal import SessionJournal
+from vitriflow.facility.pool_watch import PoolWatch
 from vitriflow.facility.processing_run import ProcessingRun, present
 from vitriflow.pipeline import (
     Counts,
-    LocalPool,
     Settings,
-    count_gpus,
     counts,
     load_template,
     make_plan,
@@ -225,14 +224,17 @@ class SessionRun:
             threading.Thread(target=self._guard, args=(self._watch, acquisition), name="watcher"),
             threading.Thread(target=self._guard, args=(self._report, on_progress), name="reporter"),
         ]
+        watch = PoolWatch(self.catalog, pool, lambda: [self.session.id])
         for helper in helpers:
             helper.start()
+        watch.start()
         finished = False
         try:
             settings = Settings(min_free_bytes=self.config.storage.reserve_bytes)
             self._begin()
             if self._processing_id is not None:
-                self._processing = ProcessingRun(self.catalog, self._processing_id, pool, settings)
+                executor = pool.for_experiment(self.request.experiment)
+                self._processing = ProcessingRun(self.catalog, self._processing_id, executor, settings)
                 self._processing.run(self._stop)
             finished = self._failure is None
         finally:
@@ -240,6 +242,7 @@ class SessionRun:
             for helper in helpers:
                 helper.join()
             acquisition.close()
+            watch.stop()
             pool.shutdown(wait=True, cancel_futures=True)  # its thread mustn't outlive the interpreter
             self._end(finished)
         if self._failure is not None:
@@ -317,16 +320,6 @@ class SessionRun:
         with suppress(OSError):  # it catches up at the next run
             SessionJournal(self.catalog, self.session.id).update(sweep=True)
         self._lease.release(self.catalog)
-
-
-def make_pool(config: Config) -> LocalPool:
-    """The pool of this machine, as configured: all sessions that it processes share it."""
-    workers, threads = config.compute.resolved(len(os.sched_getaffinity(0)))
-    wanted = config.compute.gpus
-    if wanted:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, wanted))  # workers see only these, from 0 on
-    gpus = count_gpus() if wanted is None else len(wanted)
-    return LocalPool(workers, gpus=gpus, threads=threads, preload=("vitriflow.kernels",))
 
 
 def _check_mode(session: Session, request: RunRequest) -> None:
