@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session as OrmSession
 from vitriflow.catalog import (
     Catalog,
     Event,
+    Experiment,
     Exposure,
     ExposureState,
     Measure,
     Processing,
+    Sample,
     Session,
     SessionState,
     is_away,
@@ -32,12 +34,13 @@ from vitriflow.facility.activation import (
     begin_processing,
     default_processing,
 )
+from vitriflow.facility.compute import SharedPool, make_pool
+from vitriflow.facility.pool_watch import PoolWatch
 from vitriflow.facility.processing_run import ProcessingRun, present
 from vitriflow.facility.report_keeper import ReportKeeper
-from vitriflow.facility.run import make_pool
 from vitriflow.facility.service.alarms import AlarmWatch
 from vitriflow.facility.service.heartbeat import Heartbeat
-from vitriflow.pipeline import LocalPool, Settings
+from vitriflow.pipeline import Settings
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
@@ -62,8 +65,8 @@ class _Run:
 class ProcessService:
     """One machine's processing: a coordinator for each processing, one pool for all of them.
 
-    Each coordinator keeps as many calls with the pool as it has workers, and the pool takes calls in
-    the order of their coming, so sessions get equal shares while they have work.
+    Each coordinator keeps as many calls with the pool as it has workers, and the pool shares its workers
+    between experiments while they have work: see :class:`vitriflow.facility.compute.FairQueue`.
 
     Parameters
     ----------
@@ -79,7 +82,7 @@ class ProcessService:
         self.config = config
         self.catalog = catalog
         self.once = once
-        self._pool: LocalPool | None = None
+        self._pool: SharedPool | None = None
         self._runs: dict[int, _Run] = {}
         self._refused: dict[int, str] = {}  # session -> why its processing can't begin, as told
         self._drained: set[int] = set()
@@ -93,6 +96,8 @@ class ProcessService:
         self._heartbeat.start()
         self._alarms.start()
         self._reports.start()
+        watch = PoolWatch(self.catalog, self._pool, self._sessions)
+        watch.start()
         try:
             while not stop.is_set():
                 if present(self._turn) and self.once and not self._runs:
@@ -104,6 +109,7 @@ class ProcessService:
             for run in self._runs.values():
                 if run.thread is not None:
                     run.thread.join()
+            watch.stop()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._reports.stop()
             self._alarms.stop()
@@ -152,7 +158,9 @@ class ProcessService:
         try:
             assert self._pool is not None
             settings = Settings(min_free_bytes=self.config.storage.reserve_bytes)
-            ProcessingRun(self.catalog, number, self._pool, settings).run(run.stop)
+            name = self.catalog.read(lambda orm: _experiment_of(orm, run.session_id))
+            executor = self._pool.for_experiment(name)
+            ProcessingRun(self.catalog, number, executor, settings).run(run.stop)
             run.failures = 0
         except BaseException as error:
             run.error = error
@@ -193,14 +201,33 @@ class ProcessService:
                 self._drained.add(number)
         return found
 
+    def _sessions(self) -> list[int]:
+        """Sessions that are processed here now."""
+        return sorted({run.session_id for run in list(self._runs.values()) if run.thread is not None})
+
     def _details(self) -> dict[str, Any]:
-        sessions = sorted({run.session_id for run in self._runs.values() if run.thread is not None})
-        slots = {} if self._pool is None else dict(self._pool.slots)
-        return {"sessions": sessions, "slots": slots}
+        if self._pool is None:
+            return {"sessions": self._sessions(), "slots": {}}
+        return {
+            "sessions": self._sessions(),
+            "slots": dict(self._pool.slots),
+            "compute": self._pool.details(),
+        }
 
     def _say(self, severity: str, text: str, session_id: int) -> None:
         event = {"at": now(), "session_id": session_id, "severity": severity, "text": text}
         self.catalog.write(lambda orm: orm.add(Event(**event)))
+
+
+def _experiment_of(orm: OrmSession, session_id: int) -> str:
+    """Name of the experiment that a session belongs to: shares and limits go by it."""
+    query = (
+        select(Experiment.name)
+        .join(Sample, Sample.experiment_id == Experiment.id)
+        .join(Session, Session.sample_id == Sample.id)
+        .where(Session.id == session_id)
+    )
+    return orm.scalar(query) or ""
 
 
 def _has_pending(orm: OrmSession, session_id: int) -> bool:
