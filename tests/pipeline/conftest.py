@@ -31,6 +31,7 @@ from vitriflow.steps import registry
 
 __all__ = ["catalog", "empty_url", "postgres", "sqlite_catalog"]
 
+PATIENT_S = 120.0  # nothing here needs that long, even on a busy machine
 QUICK = Settings(
     poll_s=0.05,
     sweep_s=0.5,
@@ -63,7 +64,12 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vf-test-steps\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
-        "[vitriflow.steps]\nplay.any = vf_test_steps:Play\nplay.needy = vf_test_steps:Needy\n"
+        "[vitriflow.steps]\n"
+        + "".join(
+            f"play.{name.lower()} = vf_test_steps:{name}\n"
+            for name in ("Needy", "Measured", "Gather", "Choose", "Heap", "Report")
+        )
+        + "play.any = vf_test_steps:Play\n"
     )
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
@@ -207,7 +213,7 @@ def home(sqlite_catalog: Catalog, tmp_path: Path) -> Iterator[House]:
         executor.shutdown()
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = PATIENT_S) -> None:
     """Wait until something is true; fail when it doesn't become so."""
     done = threading.Event()
     for _ in range(int(timeout_s / 0.02)):

@@ -1,5 +1,6 @@
 """What is known: tables, queries, migrations."""
 
+from vitriflow.catalog.conducting import Ask, Conducted, Lot, LotMember, LotState
 from vitriflow.catalog.custody import (
     Alarm,
     ArchiveCopy,
@@ -48,6 +49,7 @@ __all__ = [
     "Alarm",
     "ApiToken",
     "ArchiveCopy",
+    "Ask",
     "Attempt",
     "Audit",
     "Base",
@@ -55,6 +57,7 @@ __all__ = [
     "BatchMember",
     "Catalog",
     "Change",
+    "Conducted",
     "Event",
     "Experiment",
     "Exposure",
@@ -70,6 +73,9 @@ __all__ = [
     "Limits",
     "LogEntry",
     "LogFile",
+    "Lot",
+    "LotMember",
+    "LotState",
     "Mark",
     "Measure",
     "Membership",

@@ -1,6 +1,7 @@
 """What happens next: templates, and the engine that keeps the state of every node and item."""
 
-from vitriflow.pipeline.calls import GroupCall, GroupReturn, NodeCall, Promise
+from vitriflow.pipeline.calls import BatchCall, GroupCall, GroupReturn, NodeCall, Promise
+from vitriflow.pipeline.changes import Touched, ask_change, ask_verdict, what_changes
 from vitriflow.pipeline.checking import make_plan
 from vitriflow.pipeline.coordinator import Coordinator
 from vitriflow.pipeline.counts import Counts, Tally, counts
@@ -10,9 +11,10 @@ from vitriflow.pipeline.pool import CallStopped, LocalPool, WorkerDied, count_gp
 from vitriflow.pipeline.settings import Settings
 from vitriflow.pipeline.starting import plan_of, start_processing
 from vitriflow.pipeline.template import Template, load_template, parse_template, template_names
-from vitriflow.pipeline.worker import run_group
+from vitriflow.pipeline.worker import run_batch, run_group
 
 __all__ = [
+    "BatchCall",
     "CallStopped",
     "CameraFile",
     "Coordinator",
@@ -30,7 +32,10 @@ __all__ = [
     "Source",
     "Tally",
     "Template",
+    "Touched",
     "WorkerDied",
+    "ask_change",
+    "ask_verdict",
     "count_gpus",
     "counts",
     "explain",
@@ -38,7 +43,9 @@ __all__ = [
     "make_plan",
     "parse_template",
     "plan_of",
+    "run_batch",
     "run_group",
     "start_processing",
     "template_names",
+    "what_changes",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vitriflow.errors import BadParameter, BadTemplate
-from vitriflow.pipeline.plan import EXPOSURE, PREVIEWS, Plan, PlanNode, Source, ordered
+from vitriflow.pipeline.plan import EXPOSURE, PREVIEWS, SESSION_LANE, Plan, PlanNode, Source, ordered
 from vitriflow.pipeline.template import Template
 from vitriflow.steps import (
     JudgedStep,
@@ -119,7 +119,7 @@ class _Checker:
     ) -> str | None:
         """What releases the batches of a node; None for one that works on exposures."""
         if steps[name].scope is Scope.SESSION:
-            return name
+            return SESSION_LANE
         if steps[name].scope is not Scope.BATCH:
             return None
         lanes: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """How many items stand where. What came in always equals what ended plus what is open."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
@@ -43,12 +43,14 @@ class Counts:
     ``arriving`` are exposures that are there and haven't come in yet: growing, or not looked at. Of a processing
     of some exposures only those count.
     ``set_aside`` are those that came in as a problem, so that no node ever saw them.
+    ``batches`` has the nodes whose items are batches: how many of those stand where.
     """
 
     exposures: Tally
     nodes: dict[str, Tally]
     arriving: int = 0
     set_aside: int = 0
+    batches: dict[str, Tally] = field(default_factory=dict)
 
     @property
     def reconciles(self) -> bool:
@@ -57,7 +59,8 @@ class Counts:
         nodes = all(
             tally.reconciles and tally.came_in + tally.stopped == wanted for tally in self.nodes.values()
         )
-        return self.exposures.reconciles and nodes
+        batches = all(tally.reconciles for tally in self.batches.values())
+        return self.exposures.reconciles and nodes and batches
 
 
 def counts(catalog: Catalog, processing_id: int) -> Counts:
@@ -85,9 +88,22 @@ def _count(session: OrmSession, processing_id: int) -> Counts:
         .where(Task.processing_id == processing_id, Task.revision == REVISION)
         .group_by(Task.state, Task.node)  # read from ix_task_state alone
     )
+    of_batches = session.execute(
+        select(Task.node, Task.state, func.count())
+        .where(
+            Task.processing_id == processing_id,
+            Task.item_type.in_(("batch", "session")),
+            Task.revision == REVISION,
+        )
+        .group_by(Task.node, Task.state)
+    )
+    batches: dict[str, dict[str, int]] = {}
+    for node, state, number in of_batches:
+        batches.setdefault(node, {})[state] = number
     nodes: dict[str, dict[str, int]] = {}
     for node, state, number in by_state:
-        nodes.setdefault(node, {})[state] = number
+        if node not in batches:
+            nodes.setdefault(node, {})[state] = number
     home = select(Processing.session_id).where(Processing.id == processing_id).scalar_subquery()
     chosen = selection_of(session, processing_id)
     if chosen is None:
@@ -97,7 +113,13 @@ def _count(session: OrmSession, processing_id: int) -> Counts:
         there = len(chosen)
     tallies = {node: _tally(found) for node, found in nodes.items()}
     seen = max((tally.came_in + tally.stopped for tally in tallies.values()), default=0)
-    return Counts(exposures, tallies, there - exposures.came_in, exposures.came_in - seen)
+    return Counts(
+        exposures,
+        tallies,
+        there - exposures.came_in,
+        exposures.came_in - seen,
+        {node: _tally(found) for node, found in batches.items()},
+    )
 
 
 def _tally(found: dict[str, int]) -> Tally:

@@ -9,14 +9,27 @@ from typing import Any
 from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Exposure, ExposureState, Measure, Processing, Task, now
+from vitriflow.catalog import (
+    Exposure,
+    ExposureState,
+    Measure,
+    Processing,
+    Session,
+    SessionState,
+    Task,
+    now,
+)
 from vitriflow.catalog.views import selection_of
 from vitriflow.errors import Reason
 from vitriflow.pipeline import rows
+from vitriflow.pipeline.changes import open_changes
+from vitriflow.pipeline.judges import Sitting
+from vitriflow.pipeline.lanes import Draft
 from vitriflow.pipeline.ledger import Ledger
 from vitriflow.pipeline.measures import BLANK
 from vitriflow.pipeline.progress import first_states
 from vitriflow.pipeline.ready import Work
+from vitriflow.pipeline.recording import Recorder
 
 _ENDED = (ExposureState.COMPLETE.value, ExposureState.PROBLEM.value)
 
@@ -30,6 +43,8 @@ class News:
 
     exposures: list[int] = field(default_factory=list)
     state: str = "running"
+    closed: bool = False  # the session is: nothing more will come for now
+    changes: bool = False  # somebody asks for one
 
 
 class Intake:
@@ -48,6 +63,8 @@ class Intake:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._first = first_states(ledger.plan)
+        judged = {node.name for node in ledger.plan.judged}
+        self._judges = any(state == "ready" and name in judged for name, state in self._first.items())
         self._highest = 0
         self._aside: dict[int, str] = {}  # exposures that are seen or a problem, at the last look
         self._next_sweep = 0.0
@@ -69,23 +86,31 @@ class Intake:
             self._next_sweep = time.monotonic() + self._ledger.settings.sweep_s
         if self._chosen is not None:
             news.exposures = [number for number in news.exposures if number in self._chosen]
+            news.closed = True  # nothing can come to those that were chosen
         return news
 
     def _look(self, session: OrmSession, sweep: bool) -> tuple[News, dict[int, str], int]:
         mine = Exposure.session_id == self._ledger.session_id
-        state = session.scalars(select(Processing.state).where(Processing.id == self._ledger.id)).one()
+        query = (
+            select(Processing.state, Session.state)
+            .join(Session, Session.id == Processing.session_id)
+            .where(Processing.id == self._ledger.id)
+        )
+        state, home = session.execute(query).one()
+        closed = home == SessionState.CLOSED
+        changes = bool(open_changes(session, self._ledger.id))
         parked = (ExposureState.SEEN.value, ExposureState.PROBLEM.value)
-        query = select(Exposure.id, Exposure.state).where(mine, Exposure.state.in_(parked))
-        aside: dict[int, str] = dict(session.execute(query).all())
+        there = select(Exposure.id, Exposure.state).where(mine, Exposure.state.in_(parked))
+        aside: dict[int, str] = dict(session.execute(there).all())
         if sweep:
             missing = self._missing(session)
-            return News(missing, state), aside, max(missing, default=0)
+            return News(missing, state, closed, changes), aside, max(missing, default=0)
         complete = and_(mine, Exposure.state == ExposureState.COMPLETE.value, Exposure.id > self._highest)
         found = set(session.scalars(select(Exposure.id).where(complete)))
         highest = max(found, default=0)
         found |= {n for n, how in aside.items() if how in _ENDED and self._aside.get(n) != how}
         found |= self._aside.keys() - aside.keys()  # they were aside, and have become complete
-        return News(sorted(found), state), aside, highest
+        return News(sorted(found), state, closed, changes), aside, highest
 
     def _missing(self, session: OrmSession) -> list[int]:
         """All exposures that have ended and weren't taken in, or as something that they no longer are."""
@@ -140,11 +165,22 @@ class Intake:
         -------
         What can start.
         """
-        return self._ledger.catalog.write(lambda session: self._take_in(session, exposures))
 
-    def _take_in(self, session: OrmSession, exposures: Sequence[int]) -> list[Work]:
+        def work(session: OrmSession) -> tuple[list[Work], Sitting, Draft]:
+            moment = now()
+            sitting, draft = self._ledger.bench.sitting(moment), self._ledger.book.draft()
+            return self._take_in(session, exposures, sitting, draft), sitting, draft
+
+        found, sitting, draft = self._ledger.catalog.write(work)
+        self._ledger.bench.adopt(sitting)
+        self._ledger.book.adopt(draft)
+        return found
+
+    def _take_in(
+        self, session: OrmSession, exposures: Sequence[int], sitting: Sitting, draft: Draft
+    ) -> list[Work]:
         self._ledger.fence(session)
-        moment = now()
+        moment = sitting.moment
         known, busy = self._known(session, exposures)
         accepted: list[int] = []
         fresh: list[dict[str, Any]] = []
@@ -171,6 +207,14 @@ class Intake:
         rows.insert_measures(session, fresh)
         rows.update_measures(session, self._ledger.id, again, moment)
         rows.insert_tasks(session, self._ledger.id, accepted, self._first, moment)
+        if self._judges:
+            states = rows.load_states(session, self._ledger.id, accepted)
+            recorder = Recorder(self._ledger.plan, self._ledger.settings, self._ledger.id, moment)
+            complete = {row.id: row.complete_at for row in ended}
+            change = change or rows.bump_change(session, self._ledger.id)
+            ready = self._ledger.go_on(session, states, recorder, sitting, draft, complete, change)
+            self._ledger.book.release(session, draft, moment, ending=False)
+            return [work for work, _ in ready]
         starting = {g.number for g in self._ledger.groups if any(self._first[n] == "ready" for n in g.nodes)}
         return [(exposure, number) for exposure in accepted for number in sorted(starting)]
 

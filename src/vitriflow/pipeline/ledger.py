@@ -5,7 +5,7 @@ so a kill at any instant leaves either all of it or nothing. A turn that was com
 our learning of it can be made again: what has already been recorded is left alone.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,17 @@ from sqlalchemy.orm import Session as OrmSession
 from vitriflow.catalog import Catalog, Exposure, LeaseHandle, Processing, Session, Task, TaskState, now
 from vitriflow.errors import CatalogError
 from vitriflow.pipeline import rows
-from vitriflow.pipeline.calls import GroupCall, NodeCall, Promise
+from vitriflow.pipeline.batch_calls import BatchCaller
+from vitriflow.pipeline.batches import BatchBook
+from vitriflow.pipeline.calls import BatchCall, GroupCall, NodeCall, Promise
+from vitriflow.pipeline.judges import Bench, Sitting
+from vitriflow.pipeline.lanes import Draft
 from vitriflow.pipeline.plan import EXPOSURE, PREVIEWS, Group, Plan, PlanNode
 from vitriflow.pipeline.progress import (
     NodeState,
     needs_outputs,
     ready_groups,
     runnable,
-    settle,
 )
 from vitriflow.pipeline.ready import Work
 from vitriflow.pipeline.recording import Outcome, Recorder, Sent
@@ -62,6 +65,8 @@ class Ledger:
         self.settings = settings
         self.threads = threads
         self.lease: LeaseHandle | None = None
+        # Of a conducted processing: which of some nodes of an exposure may start (see conducted.py).
+        self.only: Callable[[int, Sequence[str], Mapping[str, NodeState]], list[str]] | None = None
         self.interrupted: set[Path] = set()  # folders that lost calls were writing to, at the last recovery
         processing, session = catalog.read(lambda s: _rows_of(s, processing_id))
         self.id = processing_id
@@ -75,6 +80,11 @@ class Ledger:
         }
         self._table = (session.settings or {}).get("facility") or {}  # frozen when the session began
         self._previews = Path(session.root) / PREVIEWS / processing.name
+        self.bench = Bench(plan, processing_id)
+        self.book = BatchBook(plan, processing_id, settings)
+        self._caller = BatchCaller(
+            plan, processing_id, self._parameters, self._table, self._out, threads, gpus
+        )
 
     def fence(self, session: OrmSession) -> None:
         """Let this transaction commit only if we still hold the processing."""
@@ -82,7 +92,12 @@ class Ledger:
             self.lease.fence(session)
 
     def turn(
-        self, outcomes: Sequence[Outcome], wanted: Sequence[Work], notes: Sequence[Note] = ()
+        self,
+        outcomes: Sequence[Outcome],
+        wanted: Sequence[Work],
+        notes: Sequence[Note] = (),
+        batch_room: int = 0,
+        ending: bool = False,
     ) -> tuple[list[Sent], list[Ready]]:
         """Record how calls ended, and announce the next ones, in one transaction.
 
@@ -94,44 +109,93 @@ class Ledger:
             Exposures and groups to start now.
         notes
             Events to tell people.
+        batch_room
+            Tasks of batches that may start.
+        ending
+            Whether nothing more will come for now: triggers let go what they hold.
 
         Returns
         -------
         The calls to submit, and what has become ready.
         """
-        return self.catalog.write(lambda session: self._turn(session, outcomes, wanted, notes))
 
-    def _turn(
-        self, session: OrmSession, outcomes: Sequence[Outcome], wanted: Sequence[Work], notes: Sequence[Note]
-    ) -> tuple[list[Sent], list[Ready]]:
-        moment = now()
-        self.fence(session)
-        for severity, text in notes:
-            rows.tell(session, self.session_id, self.id, severity, text, moment)
-        change = rows.bump_change(session, self.id)
-        ready = self._record(session, outcomes, moment, change) if outcomes else []
-        sent = self._start(session, wanted, moment) if wanted else []
+        def work(session: OrmSession) -> tuple[list[Sent], list[Ready], Sitting, Draft]:
+            moment = now()
+            self.fence(session)
+            for severity, text in notes:
+                rows.tell(session, self.session_id, self.id, severity, text, moment)
+            change = rows.bump_change(session, self.id)
+            sitting, draft = self.bench.sitting(moment), self.book.draft()
+            singles = [o for o in outcomes if not isinstance(o.sent.call, BatchCall)]
+            ready = self._record(session, singles, sitting, draft, change) if singles else []
+            batches = [o for o in outcomes if isinstance(o.sent.call, BatchCall)]
+            self.book.record(session, draft, batches, moment)
+            self.book.release(session, draft, moment, ending)
+            sent = self._caller.start(session, self.book, draft, batch_room, moment)
+            sent += self._start(session, wanted, moment) if wanted else []
+            return sent, ready, sitting, draft
+
+        sent, ready, sitting, draft = self.catalog.write(work)
+        self.bench.adopt(sitting)
+        self.book.adopt(draft)
         return sent, ready
 
     def _record(
-        self, session: OrmSession, outcomes: Sequence[Outcome], moment: datetime, change: int
+        self,
+        session: OrmSession,
+        outcomes: Sequence[Outcome],
+        sitting: Sitting,
+        draft: Draft,
+        change: int,
     ) -> list[Ready]:
-        exposures = {outcome.sent.call.exposure_id for outcome in outcomes}
-        states = rows.load_states(session, self.id, exposures)
-        recorder = Recorder(self.plan, self.settings, self.id, moment)
+        states = rows.load_states(session, self.id, {outcome.sent.call.item_id for outcome in outcomes})
+        recorder = Recorder(self.plan, self.settings, self.id, sitting.moment)
         for outcome in outcomes:
-            recorder.take(outcome, states[outcome.sent.call.exposure_id])
+            recorder.take(outcome, states[outcome.sent.call.item_id])
+        complete = {o.sent.call.item_id: o.sent.complete_at for o in outcomes}
+        return self.go_on(session, states, recorder, sitting, draft, complete, change)
+
+    def go_on(
+        self,
+        session: OrmSession,
+        states: rows.States,
+        recorder: Recorder,
+        sitting: Sitting,
+        draft: Draft,
+        complete: Mapping[int, datetime | None],
+        change: int,
+    ) -> list[Ready]:
+        """Settle and judge exposures of which something was recorded, write it all, and say what can start."""
         self._fill_outputs(session, states)
-        for exposure in exposures:
-            changed = settle(self.plan, states[exposure], moment)
-            recorder.touched.setdefault(exposure, set()).update(changed)
-        complete = {o.sent.call.exposure_id: o.sent.complete_at for o in outcomes}
+        sitting.settle(session, states, recorder)
         recorder.write(session, states, complete, change)
+        self.book.heard(draft, recorder.records, sitting.moment)
+        for severity, text in sitting.told:
+            rows.tell(session, self.session_id, self.id, severity, text, sitting.moment)
         return [
             ((exposure, group), when)
-            for exposure in sorted(exposures)
+            for exposure in sorted(states)
             for group, when in ready_groups(self.groups, states[exposure])
         ]
+
+    def resettle(self, exposures: Sequence[int]) -> list[Ready]:
+        """Bring exposures up to date after a change; what can start."""
+
+        def work(session: OrmSession) -> tuple[list[Ready], Sitting, Draft]:
+            moment = now()
+            self.fence(session)
+            sitting, draft = self.bench.sitting(moment), self.book.draft()
+            states = rows.load_states(session, self.id, exposures)
+            recorder = Recorder(self.plan, self.settings, self.id, moment)
+            change = rows.bump_change(session, self.id)
+            ready = self.go_on(session, states, recorder, sitting, draft, {}, change)
+            self.book.release(session, draft, moment, ending=False)
+            return ready, sitting, draft
+
+        ready, sitting, draft = self.catalog.write(work)
+        self.bench.adopt(sitting)
+        self.book.adopt(draft)
+        return ready
 
     def _fill_outputs(self, session: OrmSession, states: rows.States) -> None:
         wanted = [(e, name) for e, mine in states.items() for name in needs_outputs(self.plan, mine)]
@@ -149,6 +213,8 @@ class Ledger:
         for exposure, number in wanted:
             mine = states.get(exposure)
             names = runnable(self.plan, self.groups[number], mine, moment) if mine else []
+            if mine and self.only is not None:
+                names = self.only(exposure, names, mine)
             if not mine or not names:
                 continue
             tasks = [mine[name] for name in names]
@@ -213,6 +279,8 @@ class Ledger:
     def recover(self, in_flight: Collection[int] = ()) -> list[Ready]:
         """Make ready again what the catalog calls running but nobody runs; give all that is ready.
 
+        What judged nodes remember and what waits at triggers is read anew, too.
+
         Parameters
         ----------
         in_flight
@@ -225,7 +293,12 @@ class Ledger:
             query = (
                 select(Task.id, Task.item_id, Task.node, Exposure.item)
                 .join(Exposure, Exposure.id == Task.item_id)
-                .where(Task.processing_id == self.id, Task.state == TaskState.RUNNING)
+                .where(
+                    Task.processing_id == self.id,
+                    Task.state == TaskState.RUNNING,
+                    Task.item_type == rows.ITEM,
+                    Task.revision == rows.REVISION,
+                )
             )
             running = [row for row in session.execute(query) if row.id not in in_flight]
             lost = {row.item_id for row in running}
@@ -236,15 +309,31 @@ class Ledger:
                     if state.state == TaskState.RUNNING and state.task_id not in in_flight:
                         state.state = TaskState.WAITING
                         state.started_at = state.worker = None
-            self._fill_outputs(session, states)
-            for mine in states.values():
-                settle(self.plan, mine, moment)
+            states |= rows.load_states(session, self.id, self._unjudged(session) - lost)
             rows.update_tasks(session, [s for mine in states.values() for s in mine.values() if s.is_open])
-            if lost:
-                rows.bump_change(session, self.id)
+            self.bench.load(session)
+            self.book.recover(session, in_flight)
+            self.book.settle_all(session, moment)
+            if states:
+                sitting, draft = self.bench.sitting(moment), self.book.draft()
+                recorder = Recorder(self.plan, self.settings, self.id, moment)
+                self.go_on(session, states, recorder, sitting, draft, {}, rows.bump_change(session, self.id))
+                self.bench.load(session)
+                self.book.load(session)
             return self._all_ready(session)
 
         return self.catalog.write(work)
+
+    def _unjudged(self, session: OrmSession) -> set[int]:
+        """Exposures with something to judge, which a coordinator without these nodes may have left."""
+        names = [node.name for node in self.plan.judged]
+        query = select(Task.item_id).where(
+            Task.processing_id == self.id,
+            Task.state == TaskState.READY,
+            Task.node.in_(names),
+            Task.revision == rows.REVISION,
+        )
+        return set(session.scalars(query)) if names else set()
 
     def _all_ready(self, session: OrmSession) -> list[Ready]:
         numbers = {name: group.number for group in self.groups for name in group.nodes}

@@ -16,6 +16,7 @@ from vitriflow.steps import (
 
 EXPOSURE = "exposure"
 PREVIEWS = "previews"
+SESSION_LANE = "@session"  # all steps of scope session work on the same batches
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Source:
 class PlanNode:
     """One node, checked. ``job`` is None for nodes that write previews, and for those that write nothing.
 
-    ``lane`` is the trigger whose batches it works on; its own name for a step of scope session.
+    ``lane`` is the trigger whose batches it works on; ``SESSION_LANE`` for a step of scope session.
     """
 
     name: str
@@ -72,8 +73,8 @@ class PlanNode:
         return PREVIEWS if self.job is None else f"{self.step.folder}/job{self.job:03d}"
 
     def needs(self, port: str) -> bool:
-        """Whether it can't run without this input."""
-        return not self.step.inputs[port].optional
+        """Whether it can't run without this input. What is judged needs all that is wired to it."""
+        return self.judged or not self.step.inputs[port].optional
 
     def producers(self) -> set[str]:
         """Names of the nodes that its inputs come from."""

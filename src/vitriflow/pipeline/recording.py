@@ -111,9 +111,10 @@ class Recorder:
                 "reason": reason,
             }
             if status != "open":
-                since = complete.get(exposure)
                 mine["finished_at"] = self.moment
-                mine["latency_s"] = (self.moment - since).total_seconds() if since else None
+                if exposure in complete:
+                    since = complete[exposure]
+                    mine["latency_s"] = (self.moment - since).total_seconds() if since else None
         for exposure, _, record in self.results:
             columns[exposure].update(measured(record))
         rows.update_measures(

@@ -95,7 +95,7 @@ def plan_of(catalog: Catalog, processing_id: int) -> Plan:
         When this version or its installed steps can't run it any more.
     """
 
-    def find(session: OrmSession) -> tuple[str, str, dict[str, Any]]:
+    def find(session: OrmSession) -> tuple[str, str, dict[str, Any], dict[str, Any] | None]:
         there = session.get(Processing, processing_id)
         if there is None:
             raise CatalogError(
@@ -104,10 +104,10 @@ def plan_of(catalog: Catalog, processing_id: int) -> Plan:
                 found="none of that number",
                 remedy="Run 'vitriflow status' to see what there is.",
             )
-        return there.name, there.template, there.parameters
+        return there.name, there.template, there.parameters, there.jobs
 
-    name, text, parameters = catalog.read(find)
-    return make_plan(parse_template(text, f"template of processing '{name}'"), parameters)
+    name, text, parameters, jobs = catalog.read(find)
+    return make_plan(parse_template(text, f"template of processing '{name}'"), parameters, jobs)
 
 
 def _refuse_other(

@@ -147,25 +147,21 @@ def _is_condition(node: ast.AST) -> bool:
 
 def _evaluate(node: ast.AST, look_up: Callable[[str], Any], np: Any) -> Evaluated:
     match node:
-        case ast.Constant(value=value):
-            return float(value)  # type: ignore[arg-type]  # checked: an int or a float
+        case ast.Constant(value=number):
+            return float(number)  # type: ignore[arg-type]  # checked: an int or a float
         case ast.Name(id=name):
             return look_up(name)
         case ast.BoolOp(op=op, values=values):
             join = np.logical_and if isinstance(op, ast.And) else np.logical_or
             found = _evaluate(values[0], look_up, np)
-            for value in values[1:]:
-                found = join(found, _evaluate(value, look_up, np))
+            for part in values[1:]:
+                found = join(found, _evaluate(part, look_up, np))
             return found
-        case ast.UnaryOp(op=op, operand=operand):
-            inner = _evaluate(operand, look_up, np)
-            return (
-                np.logical_not(inner)
-                if isinstance(op, ast.Not)
-                else -inner
-                if isinstance(op, ast.USub)
-                else inner
-            )
+        case ast.UnaryOp(op=sign, operand=operand):
+            value = _evaluate(operand, look_up, np)
+            if isinstance(sign, ast.Not):
+                return np.logical_not(value)
+            return -value if isinstance(sign, ast.USub) else value
         case ast.BinOp(left=left, op=op, right=right):
             work = _ARITHMETIC[type(op)]
             return getattr(np, work)(_evaluate(left, look_up, np), _evaluate(right, look_up, np))
