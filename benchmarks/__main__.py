@@ -23,7 +23,18 @@ from benchmarks.measure import CACHE_VARIABLE, CORES, RESULTS_VARIABLE, on_cores
 from benchmarks.report import DOCS, goals, goals_table, write_docs
 
 # Each is a module with ``run(full: bool) -> tuple[str, dict]``: a Markdown section and its data.
-BENCHMARKS = ("engine", "web", "end_to_end", "motion", "ctf", "picking", "copying", "scanning", "gpu")
+BENCHMARKS = (
+    "engine",
+    "web",
+    "web_pages",
+    "end_to_end",
+    "motion",
+    "ctf",
+    "picking",
+    "copying",
+    "scanning",
+    "gpu",
+)
 
 
 def machine() -> dict[str, object]:

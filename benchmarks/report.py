@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import web_pages
 from benchmarks.measure import table
 
 DOCS = Path("docs/explanations/measurements.md")
@@ -31,6 +32,7 @@ def goals(data: Mapping[str, Any]) -> list[Goal]:
     makers: dict[str, Callable[[Mapping[str, Any]], list[Goal]]] = {
         "engine": _engine,
         "web": _web,
+        "web_pages": _web_pages,
         "end_to_end": _end_to_end,
         "motion": _motion,
         "ctf": _ctf,
@@ -110,6 +112,24 @@ def _web(data: Mapping[str, Any]) -> list[Goal]:
     times = [one[when]["p95_ms"] for one in data["routes"].values() for when in ("rest", "live")]
     worst, text = max(times), f"{data['exposures']:,} exposures"
     return [Goal(f"slowest page or API answer (p95), {text}", "under 100 ms", f"{worst:.0f} ms", worst < 100)]
+
+
+def _web_pages(data: Mapping[str, Any]) -> list[Goal]:
+    count, (name, worst) = f"{data['exposures']:,} exposures", web_pages.worst_interaction(dict(data))
+    found = []
+    for kind, words in (("first", "an empty browser cache"), ("again", "a browser that was here")):
+        times = web_pages.paint(dict(data), kind)
+        median = sorted(times)[len(times) // 2]
+        what = f"first paint of the data, {count}, {words}"
+        text = f"{median:.0f} ms (at most {max(times):.0f})"
+        found.append(Goal(what, "under 200 ms", text, median < web_pages.PAINT_MS))
+    slowest = Goal(
+        "slowest interaction (median)",
+        "under 100 ms",
+        f"{worst:.0f} ms ({name})",
+        worst < web_pages.INTERACTION_MS,
+    )
+    return [*found, slowest]
 
 
 def _end_to_end(data: Mapping[str, Any]) -> list[Goal]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from PIL import Image
 from sqlalchemy import insert, update
 
 from vitriflow.catalog import (
@@ -45,12 +46,16 @@ KEY = "bench"
 NODES = ("motion", "ctf", "pick", "preview")
 LIMIT_MS = 100.0
 CHUNK = 10_000
+PICTURE = "previews/thumbnail.jpg"  # one for all exposures
 
 
 def fill(catalog: Catalog, folder: Path, count: int) -> None:
     """One session, one processing, ``count`` exposures, 1 in 50 of them quarantined."""
     Base.metadata.create_all(catalog.engine)
     rng = np.random.default_rng(1)
+    picture = folder / PICTURE
+    picture.parent.mkdir(exist_ok=True)
+    Image.fromarray(rng.integers(90, 160, (256, 256)).astype(np.uint8)).save(picture, quality=80)
     start = now() - timedelta(seconds=8 * count)
     common = {"created_at": start}
     root = {"root": str(folder), "source": str(folder)}
@@ -120,7 +125,7 @@ def _fill_chunk(catalog: Catalog, rng: np.random.Generator, ids: range, start: A
                         "node": node,
                         "item_id": i,
                         "status": "done",
-                        "record": _record(node, item, folder),
+                        "record": _record(node, folder),
                         "created_at": complete,
                     }
                 )
@@ -179,7 +184,7 @@ def _measure_row(rng: np.random.Generator, i: int, complete: Any, bad: bool) -> 
     return {**row, "ctf_quality": None if bad else "good"}
 
 
-def _record(node: str, item: str, folder: Path) -> dict[str, Any]:
+def _record(node: str, folder: Path) -> dict[str, Any]:
     """Records of the size that real ones have, where it matters: previews and motion."""
     record: dict[str, Any] = {"step": node, "status": "done", "warnings": [], "outputs": {}}
     if node == "motion":
@@ -189,7 +194,7 @@ def _record(node: str, item: str, folder: Path) -> dict[str, Any]:
     elif node == "pick":
         record |= {"n_picks": 120, "threshold": 0.3}
     else:
-        path = str(folder / "previews" / f"{item}_thumbnail.jpg")
+        path = str(folder / PICTURE)
         record |= {"scale": 0.25, "outputs": {"thumbnail": {"kind": "picture", "path": path}}}
     return record
 

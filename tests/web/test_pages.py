@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -163,9 +164,23 @@ def test_shipped_libraries_are_what_they_say(client: httpx.Client) -> None:
 
 
 def test_shipped_files_are_kept_for_ever_only_under_their_hash(client: httpx.Client) -> None:
-    address = page(client, "/").partition('href="/static/app.css')[2].partition('"')[0]
-    assert "immutable" in client.get(f"/static/app.css{address}").headers["cache-control"]
-    assert client.get("/static/app.css").headers["cache-control"] == "no-cache"
+    address = re.search(r'href="(/static/@\w+/app\.css)"', page(client, "/"))
+    assert address is not None
+    kept = client.get(address[1])
+    assert "immutable" in kept.headers["cache-control"]
+    assert kept.headers["content-encoding"] == "gzip"
+    assert kept.content == (STATIC / "app.css").read_bytes()
+    plain = client.get("/static/app.css", headers={"accept-encoding": "identity"})
+    assert plain.headers["cache-control"] == "no-cache"
+    assert plain.content == kept.content
+    known = client.get("/static/app.css", headers={"if-none-match": plain.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    old = client.get("/static/@0123456789ab/app.css")
+    assert old.headers["cache-control"] == "no-cache", (
+        "another version's address must not keep this one's file"
+    )
+    assert client.get("/static/nothing.css").status_code == 404
+    assert client.post("/static/app.css").status_code in (403, 405)
 
 
 def test_the_environment_describes_a_server(full: World, monkeypatch: pytest.MonkeyPatch) -> None:

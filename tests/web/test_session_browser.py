@@ -169,14 +169,8 @@ def test_a_square_of_the_map_shows_its_exposures(browser: Browser, site: str, sh
     with tab(browser, site) as opened:
         page = session(opened, shown)
         expect(page.locator("#squares tr")).to_have_count(5)
-        where: Any = page.locator("#map").evaluate(
-            """(box) => {
-                box.scrollIntoView();
-                const item = box.plot.items.find((one) => one.name === "GridSquare_102");
-                const frame = box.getBoundingClientRect();
-                return [frame.left + item.px, frame.top + item.py];
-            }"""
-        )
+        page.locator("#map").scroll_into_view_if_needed()
+        where = page.locator("#map").evaluate("(box) => box.plot.pixelOf('GridSquare_102')")
         page.mouse.move(*where)
         expect(page.locator(".balloon")).to_contain_text("GridSquare_102")
         page.mouse.click(*where)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -121,6 +122,11 @@ class Hub:
                 await asyncio.sleep(self._poll_s)
 
 
+def stamp_of(pulse: views.Pulse) -> str:
+    """A name of one state of a session: a page that carries it needs nothing anew while it stays."""
+    return hashlib.blake2b(repr(pulse).encode(), digest_size=9).hexdigest()
+
+
 def _event(channel: _Channel) -> ServerSentEvent:
     if channel.trouble:
         return ServerSentEvent(orjson.dumps({"trouble": channel.trouble}).decode(), event="trouble")
@@ -131,5 +137,6 @@ def _event(channel: _Channel) -> ServerSentEvent:
         "change": pulse.change,
         "state": pulse.state,
         "last_event": pulse.last_event,
+        "stamp": stamp_of(pulse),
     }
     return ServerSentEvent(orjson.dumps(data).decode(), event="change", retry=2000)

@@ -59,6 +59,7 @@ class VerdictAnswer(BaseModel):
     sentence: str
     reasons: list[str]
     stop: bool = Field(default=False, description="going on would waste the microscope's time")
+    advice: str = Field(default="", description="what to do now, for somebody at the microscope")
 
 
 class PeopleAnswer(BaseModel):

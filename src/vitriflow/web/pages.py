@@ -18,6 +18,7 @@ from vitriflow.web.auth import Caller, needs
 from vitriflow.web.columns import STATUSES
 from vitriflow.web.detail import Detail, facts, find_detail, metadata_lines
 from vitriflow.web.filters import MARKS, PASSES, SET_ASIDE, SORTS, Filter, Wanted, select_rows
+from vitriflow.web.live import stamp_of
 from vitriflow.web.lookup import Scene, cards, find_scene, node_counts
 from vitriflow.web.overlay import KEEP, REJECT
 from vitriflow.web.selecting import is_open
@@ -153,7 +154,7 @@ def session_page(
     site = site_of(request)
 
     def work(db: OrmSession) -> dict[str, Any]:
-        scene = find_scene(site, db, key, processing, positions=True)
+        scene = find_scene(site, db, key, processing, positions=wanted.by_place)
         may_mark = _may(db, caller, key, "session.mark")
         return {
             **_summary_values(site, db, scene),
@@ -162,8 +163,9 @@ def session_page(
             "again": _again(db, caller, key, scene, wanted),
             "deeds": _deeds(db, caller, key, scene.session.state),
             "may_limit": _may(db, caller, key, "session.reprocess"),
+            "may_let_in": _may(db, caller, key, "session.helpers"),
             "plotted": [(name, words.QUANTITIES[name]) for name in SHOWN],
-            "positions": scene.overlay.positions,
+            "stamp": stamp_of(views.pulse(db, scene.session.id)),
         }
 
     return site.render(request, "session.html", site.read(work))

@@ -20,6 +20,7 @@ PLOTTED = (
     "n_picks",
     "latency_s",
 )
+_SHARES = {"least": 0, "p1": 1, "p5": 5, "median": 50, "p95": 95, "p99": 99, "most": 100}
 
 
 def column_answer(snapshot: Snapshot, since: int, known: int, points: int) -> dict[str, Any]:
@@ -108,14 +109,20 @@ def _thinned(snapshot: Snapshot, name: str, points: int) -> tuple[IntArray, IntA
 
 def statistics(snapshot: Snapshot, name: str) -> dict[str, Any]:
     """Count, median, 5th and 95th percentile of a column; worked out once a snapshot."""
-    key = ("statistics", name)
+    found = spread(snapshot, name)
+    return {key: found[key] for key in ("count", "median", "p5", "p95")}
+
+
+def spread(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """Statistics, with what a plot's range is made of: least, 1st and 99th percentile, most."""
+    key = ("spread", name)
     if key not in snapshot.cache:
         values: FloatArray = snapshot.values[name]
         finite = values[np.isfinite(values)]
-        found: dict[str, Any] = {"count": len(finite), "median": None, "p5": None, "p95": None}
+        found: dict[str, Any] = dict.fromkeys(_SHARES)
         if len(finite):
-            low, middle, high = np.percentile(finite, (5, 50, 95))
-            found |= {"median": float(middle), "p5": float(low), "p95": float(high)}
-        snapshot.cache[key] = found
-    statistics: dict[str, Any] = snapshot.cache[key]
-    return statistics
+            shares = np.percentile(finite, list(_SHARES.values()))
+            found = {word: float(value) for word, value in zip(_SHARES, shares, strict=True)}
+        snapshot.cache[key] = {"count": len(finite), **found}
+    known: dict[str, Any] = snapshot.cache[key]
+    return known

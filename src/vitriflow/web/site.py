@@ -1,12 +1,9 @@
 """What all pages share: catalog, columns, hub, templates."""
 
-import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -24,12 +21,12 @@ from vitriflow.web.auth_limit import Limiter
 from vitriflow.web.columns import ColumnStore
 from vitriflow.web.live import Hub
 from vitriflow.web.overlay import OverlayStore
+from vitriflow.web.shipped import shipped_files
 from vitriflow.web.tally import TaskTally
 
 T = TypeVar("T")
 VISIT = "vitriflow-visit"
 _MOST_TOLD = 10_000
-STATIC = Path(__file__).parent / "static"
 
 
 @dataclass
@@ -123,13 +120,6 @@ def site_of(request: Request) -> Site:
     return site
 
 
-@cache
-def static_url(name: str) -> str:
-    """Address of a shipped file, with its hash: a browser may keep it for ever."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{name}?v={digest}"
-
-
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("vitriflow.web", "templates"),
@@ -138,7 +128,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["static"] = static_url
+    environment.globals["static"] = shipped_files().url
     environment.globals["words"] = words
     environment.filters["number"] = words.number
     environment.filters["duration"] = words.duration

@@ -5,7 +5,9 @@ that the numbers begin at a multiple of 8), then the columns one after the other
 them. 50,000 exposures are about 4 MB.
 """
 
+import secrets
 import struct
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from vitriflow.web.auth import needs
 from vitriflow.web.columns import STATUSES, IntArray
 from vitriflow.web.lookup import Scene, find_scene
 from vitriflow.web.overlay import Positions
-from vitriflow.web.plots import statistics
+from vitriflow.web.plots import spread
 from vitriflow.web.site import site_of
 
 router = APIRouter()
@@ -37,10 +39,16 @@ SHOWN = (
     "mean_intensity",
     "latency_s",
 )
+_BYTES = "application/octet-stream"
 _TYPES = {"<f8": "f64", "<f4": "f32", "|u1": "u8", "|i1": "i8", "<i4": "i32"}
 
 
-@router.get("/api/sessions/{key}/table", dependencies=[needs("session.read")], response_class=Response)
+@router.get(
+    "/api/sessions/{key}/table",
+    dependencies=[needs("session.read")],
+    response_class=Response,
+    responses={304: {"description": "The browser has it already."}},
+)
 def table(
     request: Request,
     key: SessionKey,
@@ -52,8 +60,35 @@ def table(
     site = site_of(request)
     scene = site.read(lambda db: find_scene(site, db, key, processing, positions=True))
     # Measured values hardly shrink, and packing takes longer than sending them.
-    plain = {"content-encoding": "identity"}
-    return Response(table_bytes(scene, since, known), media_type="application/octet-stream", headers=plain)
+    headers = {"content-encoding": "identity"}
+    if since >= 0:
+        return Response(table_bytes(scene, since, known), media_type=_BYTES, headers=headers)
+    whole = whole_table(scene)
+    headers |= {"etag": whole.tag, "cache-control": "private, no-cache"}
+    if whole.tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(whole.body, media_type=_BYTES, headers=headers)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All columns as they are sent, with a name that no other bytes ever had."""
+
+    made_of: tuple[Any, ...]
+    tag: str
+    body: bytes
+
+
+def whole_table(scene: Scene) -> Whole:
+    """All columns, packed once for each state of the values, marks, limits and places."""
+    snapshot, overlay = scene.snapshot, scene.overlay
+    # The places themselves, not a number of them: an equal number could be of others.
+    made_of = (snapshot.change, snapshot.size, overlay.stamp, overlay.positions)
+    known: Whole | None = snapshot.cache.get("table")
+    if known is None or known.made_of[:3] != made_of[:3] or known.made_of[3] is not made_of[3]:
+        known = Whole(made_of, f'"{secrets.token_urlsafe(12)}"', table_bytes(scene, -1, 0))
+        snapshot.cache["table"] = known
+    return known
 
 
 def table_bytes(scene: Scene, since: int, known: int) -> bytes:
@@ -87,7 +122,7 @@ def table_bytes(scene: Scene, since: int, known: int) -> bytes:
         "columns": [[name, _TYPES[column.dtype.str]] for name, column in columns.items()],
         "statuses": STATUSES,
         "quantities": {
-            name: {**words.QUANTITIES[name]._asdict(), **statistics(snapshot, name)} for name in SHOWN
+            name: {**words.QUANTITIES[name]._asdict(), **spread(snapshot, name)} for name in SHOWN
         },
         "limits": overlay.limits,
         "limits_by": overlay.limits_by,

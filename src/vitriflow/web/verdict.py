@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from vitriflow.web import words
+from vitriflow.web.advice import advise
 from vitriflow.web.columns import FloatArray, Snapshot
 from vitriflow.web.trends import Trend, find_trends
 
@@ -26,12 +27,14 @@ class Verdict:
     """A sentence on the session, and how serious it is: good, fair, poor or none (too early).
 
     ``stop`` says that going on would waste the microscope's time: the sentence begins with "Stop".
+    ``advice`` is what to do now, for somebody at the microscope; empty while there's nothing to say.
     """
 
     level: str
     sentence: str
     reasons: list[str] = field(default_factory=list)
     stop: bool = False
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,26 @@ def judge(facts: Facts) -> Verdict:
     gain = _gain(facts.gain_alarm)
     if gain:
         more = _state(facts) if facts.finished else "Correct the reference, then process again."
-        return Verdict("poor", f"Stop: {gain}.", [facts.gain_alarm, more], stop=True)
+        advice = "Take no more movies until the gain reference is right: 'Why' says what's wrong with it."
+        return Verdict("poor", f"Stop: {gain}.", [facts.gain_alarm, more], stop=True, advice=advice)
     if facts.total == 0:
         return Verdict("none", "No exposures yet.")
     if facts.finished == 0:
         return Verdict("none", f"{words.plural(facts.total, 'exposure')} on the way, none finished yet.")
     level, why = _level(facts)
+    advice = advise(
+        facts,
+        level,
+        fit_is_poor=(facts.fit_A or 0.0) > GOOD_FIT_A,
+        motion_is_high=(facts.motion_A or 0.0) > HIGH_MOTION_A,
+        quiet_s=QUIET_S,
+    )
     sentence = f"{level.capitalize()}: {_state(facts)}"
     if facts.trends:
         news = " and ".join(f"{trend.words} since {_clock(trend.since)}" for trend in facts.trends[:2])
         sentence = f"{sentence.removesuffix('.')}, but {news}."
         level = "fair" if level == "good" else level
-    return Verdict(level, sentence, [*why, *_reasons(facts)])
+    return Verdict(level, sentence, [*why, *_reasons(facts)], advice=advice)
 
 
 def _state(facts: Facts) -> str:

@@ -2,81 +2,74 @@
 // draw tens of thousands of points anew while something is dragged.
 
 import { colour, number, rem } from "./core.js";
-import { pack, ticks, timeTicks } from "./scales.js";
+import { BINS, Density } from "./density.js";
+import { Hand } from "./hand.js";
+import { ticks, timeTicks } from "./scales.js";
 
 const FEW = 3000; // up to so many points each is drawn by itself; beyond, how many lie on each pixel
-const BINS = 44;
 
 export class Plot {
-  // host: {table, axis, selected, passing, limits, mayLimit, hover, brush, limit, open}
+  // host: {table, axis, kinds, limits, mayLimit, timeRange, redraw, hover, brush, limit, open}
   constructor(box, name, host) {
     this.box = box;
     this.name = name;
     this.host = host;
     this.canvas = document.createElement("canvas");
+    // Points are written pixel by pixel, so that the picture is best kept where the script is.
+    this.pen = this.canvas.getContext("2d", { willReadFrequently: true });
     box.replaceChildren(this.canvas);
     box.plot = this;
+    this.density = new Density();
     this.rect = null;
     this.width = box.clientWidth;
     this.height = box.clientHeight;
     new ResizeObserver(() => {
       // Kept: asking for them while drawing would make the browser lay the page out each time.
-      this.width = box.clientWidth;
-      this.height = box.clientHeight;
-      this.draw();
+      const [width, height] = [box.clientWidth, box.clientHeight];
+      if (width === this.width && height === this.height) return;
+      Object.assign(this, { width, height });
+      host.redraw([this]);
     }).observe(box);
     this.figure = box.closest("figure");
-    this.listen();
+    this.hand = new Hand(this);
   }
 
   // ---- where things are
 
+  // The range that's shown. What lies far outside is drawn at the edge, so that it doesn't press all
+  // else together.
+  rangeOf({ least, p1, p99, most, median }) {
+    const spread = p99 - p1 || Math.abs(median) * 0.2 || 1;
+    let low = Math.max(least, p1 - spread);
+    let high = Math.min(most, p99 + spread);
+    if (low >= 0 && low < 0.6 * high) low = 0;
+    const pad = (high - low || 1) * 0.06;
+    if (low !== 0) low -= pad;
+    high += pad;
+    return [low, high];
+  }
+
   measure() {
     const unit = rem();
-    const { width, height } = this;
-    const { table, axis } = this.host;
-    const column = table.columns[this.name];
-    const size = table.size;
-    if (this.known !== table.change || this.knownSize !== size) {
-      const sample = [];
-      const step = Math.max(1, Math.floor(size / 6000));
-      let low = Infinity;
-      let high = -Infinity;
-      for (let i = 0; i < size; i++) {
-        const value = column[i];
-        if (!(Math.abs(value) < Infinity)) continue;
-        if (value < low) low = value;
-        if (value > high) high = value;
-        if (i % step === 0) sample.push(value);
-      }
-      sample.sort((a, b) => a - b);
-      const at = (share) => sample[Math.min(sample.length - 1, Math.floor(share * sample.length))] ?? low;
-      const spread = at(0.99) - at(0.01) || Math.abs(at(0.5)) * 0.2 || 1;
-      // What lies far outside is drawn at the edge, so that it doesn't press all else together.
-      this.low = Math.max(low, at(0.01) - spread);
-      this.high = Math.min(high, at(0.99) + spread);
-      if (this.low >= 0 && this.low < 0.6 * this.high) this.low = 0;
-      const pad = (this.high - this.low || 1) * 0.06;
-      if (this.low !== 0) this.low -= pad;
-      this.high += pad;
-      this.any = high >= low;
-      this.known = table.change;
-      this.knownSize = size;
-    }
+    const { width, height, host } = this;
+    const { table, axis } = host;
+    const key = [table.change, table.size, axis, width, height, unit].join();
+    if (this.measured === key) return this.space;
+    this.measured = key;
+    const known = table.quantities[this.name];
+    this.any = Boolean(known?.count);
+    if (!this.any) return null;
+    [this.low, this.high] = this.rangeOf(known);
     const { found, digits } = ticks(this.low, this.high, Math.max(2, (height - 1.5 * unit) / (unit * 2.2)));
     const thousands = Math.abs(this.high) >= 10000 && digits === 0;
     this.labels = found.map((v) => [v, thousands ? `${number(v / 1000, v % 1000 ? 1 : 0)}k` : number(v, digits)]);
     const left = Math.max(2, ...this.labels.map(([, text]) => text.length)) * unit * 0.44 + unit * 0.35;
-    const bottom = unit * 1.15;
-    const right = unit * 0.75;
-    const inner = width - left - right;
-    const plotWidth = inner * 0.78;
-    const times = axis === "t" ? this.host.timeRange() : null;
-    const first = times ? times[0] : 0.5;
-    const last = times ? times[1] : Math.max(size, 2) + 0.5;
+    const right = width - unit * 0.75;
+    const plotRight = left + (right - left) * 0.78;
+    const [first, last] = axis === "t" ? host.timeRange() : [0.5, Math.max(table.size, 2) + 0.5];
     this.space = {
-      width, height, left, top: unit * 0.35, bottom: height - bottom, plotRight: left + plotWidth,
-      histLeft: left + plotWidth + unit * 0.3, right: width - right, first, last, unit,
+      width, height, left, top: unit * 0.35, bottom: height - unit * 1.15, plotRight,
+      histLeft: plotRight + unit * 0.3, right, first, last, unit,
     };
     return this.space;
   }
@@ -119,7 +112,7 @@ export class Plot {
   // ---- drawing
 
   draw() {
-    const { table } = this.host;
+    const { table, kinds } = this.host;
     if (!table.columns[this.name] || !this.width) return;
     const space = this.measure();
     this.figure.classList.toggle("is-empty", !this.any);
@@ -131,38 +124,45 @@ export class Plot {
       this.canvas.width = width;
       this.canvas.height = height;
     }
-    const pen = this.canvas.getContext("2d");
+    const { pen } = this;
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.clearRect(0, 0, width, height);
-    if (table.size > FEW) this.drawMany(pen, ratio);
+    const histogram = this.countPoints(ratio);
+    const many = table.size > FEW;
+    if (many) this.density.paint(pen, Math.round(space.left * ratio), Math.round(space.top * ratio), this.tints());
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.drawAxes(pen);
-    if (table.size <= FEW) this.drawFew(pen);
-    this.drawHistogram(pen);
+    if (!many) this.drawFew(pen, kinds);
+    this.drawHistogram(pen, histogram);
     this.drawLimits(pen);
     if (this.rect) this.drawRect(pen);
   }
 
-  // 0 faint (not selected), 1 normal, 2 outside limits
-  kind(i, selected, passing) {
-    if (selected && !selected[i]) return 0;
-    return passing && !passing[i] ? 2 : 1;
+  countPoints(ratio) {
+    const { table, axis, kinds } = this.host;
+    const s = this.space;
+    this.density.place(`${this.measured} ${ratio}`, table.size, table.columns[axis], table.columns[this.name], {
+      wide: Math.max(2, Math.round((s.plotRight - s.left) * ratio)),
+      high: Math.max(2, Math.round((s.bottom - s.top) * ratio)),
+      first: s.first, last: s.last, low: this.low, top: this.high,
+    });
+    return this.density.count(table.size, kinds);
   }
 
   tints() {
     return [colour("none"), colour("series-1"), colour("series-2")];
   }
 
-  drawFew(pen) {
-    const { table, selected, passing, axis } = this.host;
+  drawFew(pen, kinds) {
+    const { table, axis } = this.host;
     const column = table.columns[this.name];
     const at = table.columns[axis];
     const size = this.space.unit * (table.size < 80 ? 0.22 : table.size < 600 ? 0.16 : 0.11);
     const tints = this.tints();
-    for (const kind of [0, 2, 1]) {
+    for (const kind of kinds ? [0, 2, 1] : [1]) {
       pen.beginPath();
       for (let i = 0; i < table.size; i++) {
-        if (!Number.isFinite(column[i]) || this.kind(i, selected, passing) !== kind) continue;
+        if (!Number.isFinite(column[i]) || (kinds && kinds[i] !== kind)) continue;
         const x = this.x(at[i]);
         if (!Number.isFinite(x)) continue;
         const y = this.y(column[i]);
@@ -175,46 +175,6 @@ export class Plot {
       pen.fill();
     }
     pen.globalAlpha = 1;
-  }
-
-  drawMany(pen, ratio) {
-    const { table, selected, passing, axis } = this.host;
-    const column = table.columns[this.name];
-    const at = table.columns[axis];
-    const s = this.space;
-    const wide = Math.max(2, Math.round((s.plotRight - s.left) * ratio));
-    const high = Math.max(2, Math.round((s.bottom - s.top) * ratio));
-    const counts = [new Uint16Array(wide * high), new Uint16Array(wide * high), new Uint16Array(wide * high)];
-    const scaleX = (wide - 2) / (s.last - s.first);
-    const scaleY = (high - 2) / (this.high - this.low);
-    for (let i = 0; i < table.size; i++) {
-      const value = column[i];
-      if (!(Math.abs(value) < Infinity)) continue;
-      const x = ((at[i] - s.first) * scaleX) | 0;
-      let y = ((this.high - value) * scaleY) | 0;
-      if (y < 0) y = 0;
-      else if (y > high - 2) y = high - 2;
-      if (x < 0 || x > wide - 2) continue;
-      const kind = selected && !selected[i] ? 0 : passing && !passing[i] ? 2 : 1;
-      const grid = counts[kind];
-      const place = y * wide + x;
-      grid[place]++;
-      grid[place + 1]++;
-      grid[place + wide]++;
-      grid[place + wide + 1]++;
-    }
-    const image = pen.createImageData(wide, high);
-    const pixels = new Uint32Array(image.data.buffer);
-    const steps = this.tints().map((tint, kind) => {
-      const most = kind === 0 ? 0.45 : 1;
-      return Array.from({ length: 9 }, (_, k) => pack(tint, most * Math.min(1, 0.3 + 0.1 * k)));
-    });
-    for (const kind of [0, 2, 1]) {
-      const grid = counts[kind];
-      const shades = steps[kind];
-      for (let p = 0; p < grid.length; p++) if (grid[p]) pixels[p] = shades[Math.min(grid[p], 8)];
-    }
-    pen.putImageData(image, Math.round(s.left * ratio), Math.round(s.top * ratio));
   }
 
   drawAxes(pen) {
@@ -248,27 +208,17 @@ export class Plot {
     }
   }
 
-  drawHistogram(pen) {
-    const { table, selected, passing } = this.host;
-    const column = table.columns[this.name];
+  drawHistogram(pen, counts) {
     const s = this.space;
-    const kinds = [new Uint32Array(BINS), new Uint32Array(BINS), new Uint32Array(BINS)];
-    const scale = BINS / (this.high - this.low);
-    for (let i = 0; i < table.size; i++) {
-      const value = column[i];
-      if (!(Math.abs(value) < Infinity)) continue;
-      let bin = ((value - this.low) * scale) | 0;
-      bin = bin < 0 ? 0 : bin >= BINS ? BINS - 1 : bin;
-      kinds[selected && !selected[i] ? 0 : passing && !passing[i] ? 2 : 1][bin]++;
-    }
+    const of = (kind, bin) => counts[kind * (BINS + 1) + bin];
     let top = 1;
-    for (let b = 0; b < BINS; b++) top = Math.max(top, kinds[0][b] + kinds[1][b] + kinds[2][b]);
+    for (let b = 0; b < BINS; b++) top = Math.max(top, of(0, b) + of(1, b) + of(2, b));
     const step = (s.bottom - s.top) / BINS;
     const tints = this.tints();
     for (let b = 0; b < BINS; b++) {
       let x = s.histLeft;
       for (const kind of [1, 2, 0]) {
-        const long = (kinds[kind][b] / top) * (s.right - s.histLeft);
+        const long = (of(kind, b) / top) * (s.right - s.histLeft);
         if (!long) continue;
         pen.globalAlpha = kind === 0 ? 0.35 : 0.85;
         pen.fillStyle = tints[kind];
@@ -316,114 +266,5 @@ export class Plot {
     pen.fillRect(x0, y0, x1 - x0, y1 - y0);
     pen.globalAlpha = 1;
     pen.strokeRect(x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0);
-  }
-
-  // ---- pointer
-
-  listen() {
-    const { canvas } = this;
-    canvas.addEventListener("pointerdown", (event) => event.button === 0 && this.begin(event));
-    canvas.addEventListener("pointermove", (event) => this.move(event));
-    canvas.addEventListener("pointerup", (event) => this.end(event));
-    canvas.addEventListener("pointercancel", () => this.stop());
-    canvas.addEventListener("pointerleave", () => this.host.hover(null));
-  }
-
-  begin(event) {
-    if (!this.space) return;
-    const [x, y] = [event.offsetX, event.offsetY];
-    this.canvas.setPointerCapture(event.pointerId);
-    const s = this.space;
-    if (this.host.mayLimit && x > s.right - 2) {
-      const pair = this.host.limits[this.name] ?? [null, null];
-      let end = Math.abs(y - this.limitY(1)) < Math.abs(y - this.limitY(0)) ? 1 : 0;
-      if (pair[0] !== null && pair[1] !== null && this.limitY(0) === this.limitY(1)) end = y < this.limitY(0) ? 1 : 0;
-      this.drag = { end };
-      return;
-    }
-    this.drag = { x, y, hist: x > s.histLeft - 2, moved: false };
-  }
-
-  move(event) {
-    if (!this.space) return;
-    const [x, y] = [event.offsetX, event.offsetY];
-    const s = this.space;
-    const { drag } = this;
-    if (!drag) {
-      this.canvas.style.cursor = this.host.mayLimit && x > s.right - 2 ? "ns-resize" : this.nearest(x, y) >= 0 ? "pointer" : "crosshair";
-      this.host.hover(this, x, y, x < s.plotRight + 2 ? this.nearest(x, y) : -1);
-      return;
-    }
-    if ("end" in drag) {
-      const outside = drag.end ? y <= s.top + 1 : y >= s.bottom - 1;
-      this.host.limit(this.name, drag.end, outside ? null : Math.fround(this.value(y)));
-      return;
-    }
-    if (!drag.moved && Math.hypot(x - drag.x, y - drag.y) < 5) return;
-    drag.moved = true;
-    this.host.hover(null);
-    const clampX = (v) => Math.min(Math.max(v, s.left), s.plotRight);
-    const clampY = (v) => Math.min(Math.max(v, s.top), s.bottom);
-    const [x0, x1] = drag.hist ? [s.left, s.right] : [drag.x, x].map(clampX).sort((a, b) => a - b);
-    const [y0, y1] = [drag.y, y].map(clampY).sort((a, b) => a - b);
-    this.rect = [x0, y0, x1, y1];
-    this.host.brush(this.brushOf(drag.hist), event.shiftKey, false);
-  }
-
-  brushOf(hist) {
-    const [x0, y0, x1, y1] = this.rect;
-    const s = this.space;
-    const at = (x) => s.first + ((x - s.left) / (s.plotRight - s.left)) * (s.last - s.first);
-    const digits = (v) => Number(v.toPrecision(9));
-    return {
-      quantity: this.name,
-      low: y1 >= s.bottom - 1 ? -Infinity : digits(this.value(y1)),
-      high: y0 <= s.top + 1 ? Infinity : digits(this.value(y0)),
-      axis: this.host.axis,
-      first: hist ? -Infinity : Number(at(x0).toFixed(2)),
-      last: hist ? Infinity : Number(at(x1).toFixed(2)),
-    };
-  }
-
-  end(event) {
-    const { drag } = this;
-    if (!drag) return;
-    if ("end" in drag) this.host.limitDone();
-    else if (drag.moved) this.host.brush(this.brushOf(drag.hist), event.shiftKey, true);
-    else {
-      const row = this.nearest(event.offsetX, event.offsetY);
-      if (row >= 0 && event.offsetX < this.space.plotRight + 2) this.host.open(row);
-    }
-    this.stop();
-  }
-
-  stop() {
-    this.drag = null;
-    this.rect = null;
-    this.draw();
-  }
-
-  // Row of the point nearest to a place, within a few pixels; -1 when there's none.
-  nearest(x, y) {
-    const { table, axis } = this.host;
-    const column = table.columns[this.name];
-    const at = table.columns[axis];
-    const s = this.space;
-    const scaleX = (s.plotRight - s.left) / (s.last - s.first);
-    const scaleY = (s.bottom - s.top) / (this.high - this.low);
-    let best = (s.unit * 0.6) ** 2;
-    let row = -1;
-    for (let i = 0; i < table.size; i++) {
-      const dx = s.left + (at[i] - s.first) * scaleX - x;
-      if (dx > 12 || dx < -12) continue;
-      const py = s.bottom - (column[i] - this.low) * scaleY;
-      const dy = Math.min(Math.max(py, s.top), s.bottom) - y;
-      const far = dx * dx + dy * dy;
-      if (far <= best) {
-        best = far;
-        row = i;
-      }
-    }
-    return row;
   }
 }

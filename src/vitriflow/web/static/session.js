@@ -1,12 +1,17 @@
 // A session's page: plots, limits, the map and the gallery over one table of columns. What's selected
 // in one place is selected in all.
 
-import { clock, dash, element, fetchJson, follow, keepTimes, number, rem } from "./core.js";
+import { Balloon } from "./balloon.js";
+import { dash, element, fetchJson, follow, keepTimes, number } from "./core.js";
+import { kindsOf } from "./density.js";
 import { Gallery } from "./gallery.js";
-import { GridMap, Throughput } from "./map.js";
-import { Marking, post } from "./marking.js";
+import { Limits } from "./limits.js";
+import { GridMap } from "./map.js";
+import { Marking } from "./marking.js";
 import { Plot } from "./plot.js";
 import { Table, count, readBrushes, writeBrushes } from "./table.js";
+import { Throughput } from "./throughput.js";
+import { Views } from "./views.js";
 
 const page = document.getElementById("session");
 const { api, processing } = page.dataset;
@@ -19,6 +24,7 @@ const query = (values) => {
 const at = (id) => document.getElementById(id);
 
 // What the plots ask of the page: one state for all of them.
+const views = new Views();
 const host = {
   table: new Table(),
   axis: "n",
@@ -26,64 +32,61 @@ const host = {
   square: "",
   hole: "",
   limits: {},
-  saved: {},
   selected: null, // mask, or null while nothing is selected
   passing: null, // mask, or null without limits
+  kinds: null, // both together, as plots draw them
   mayLimit: Boolean(page.dataset.mayLimit),
   timeRange,
-  hover,
   brush,
-  limit,
-  limitDone: () => {},
-  open: (row) => location.assign(`${page.dataset.page}/exposures/${host.table.columns.id[row]}${query({})}`),
-  tell,
+  select,
+  refresh,
   choose,
   clear,
+  hover: (...asked) => balloon.hover(...asked),
+  tell: (...asked) => balloon.tell(...asked),
+  limit: (...asked) => limits.set(...asked),
+  redraw: (some) => views.redraw(some),
+  open: (row) => location.assign(`${page.dataset.page}/exposures/${host.table.columns.id[row]}${query({})}`),
   chosen: (square) => {
     host.square = square;
     select();
   },
 };
 host.marking = new Marking(api, () => refresh());
+const balloon = new Balloon(page, host, (id) => `${api}/exposures/${id}${query({})}`);
+const limits = new Limits(page, host, `${api}/limits${query({})}`);
 const gallery = new Gallery(host);
 const plots = [...page.querySelectorAll("[data-plot]")]
   .filter((box) => box.dataset.plot !== "throughput")
-  .map((box) => new Plot(box, box.dataset.plot, host));
-const throughput = new Throughput(page.querySelector('[data-plot="throughput"]'), host);
-const map = new GridMap(at("map"), at("map-scale"), at("map-empty"), host);
+  .map((box) => views.add(new Plot(box, box.dataset.plot, host)));
+const throughput = views.add(new Throughput(page.querySelector('[data-plot="throughput"]'), host));
+const map = views.add(new GridMap(at("map"), at("map-scale"), at("map-empty"), host));
 
 // ---- data
 
 async function load() {
   const { table } = host;
   performance.mark("asked");
-  const asked = table.change < 0 ? {} : { since: table.change, known: table.size };
-  const answer = await fetch(`${api}/table${query(asked)}`);
-  if (!answer.ok) throw new Error((await answer.json()).error?.found ?? answer.statusText);
   const first = table.change < 0;
-  const changed = table.merge(await answer.arrayBuffer());
-  takeLimits();
+  const answer = await fetch(`${api}/table${query(first ? {} : { since: table.change, known: table.size })}`);
+  if (!answer.ok) throw new Error((await answer.json()).error?.found ?? answer.statusText);
+  const packed = await answer.arrayBuffer();
+  performance.mark("arrived");
+  const changed = table.merge(packed);
+  limits.take();
   range = null;
-  if (first || changed) describe();
-  select(false);
-  // The plots first; what stands below them comes with the next frame.
+  mask();
+  // What's on the screen first; words, and what stands below, come with the next frames.
+  views.redraw();
   await new Promise((go) => requestAnimationFrame(() => setTimeout(go, 0)));
   if (first) page.dataset.paint = performance.now().toFixed(0);
-  map.update();
-  throughput.draw();
-  if (first || changed) await listSquares();
+  tellSelected();
+  if (first || changed) {
+    describe();
+    await listSquares();
+  }
+  await views.settled();
   page.dataset.drawn = table.change;
-}
-
-// Limits as they are saved, unless somebody here is changing them.
-function takeLimits() {
-  const saved = JSON.stringify(host.table.limits);
-  if (saved === JSON.stringify(host.saved) && host.loaded) return;
-  const mine = JSON.stringify(host.limits) !== JSON.stringify(host.saved);
-  host.saved = structuredClone(host.table.limits);
-  if (!mine || !host.loaded) host.limits = structuredClone(host.table.limits);
-  host.loaded = true;
-  fillLimits();
 }
 
 let range = null;
@@ -104,45 +107,32 @@ function timeRange() {
 
 // ---- selecting and limiting: masks first, then everything that shows them
 
-let drawing = 0;
-function redraw() {
-  if (drawing) return;
-  drawing = requestAnimationFrame(() => {
-    drawing = 0;
-    const began = performance.now();
-    for (const plot of plots) plot.draw();
-    page.dataset.redraw = (performance.now() - began).toFixed(1);
-  });
-}
-
-function select(showMap = true) {
+let unmasked = false; // pointers report more often than the screen shows: masks are made once a frame
+function mask() {
   const { table } = host;
   host.selected = table.selected(host.brushes, host.square, host.hole);
-  const limited = Object.keys(host.limits).length > 0;
-  const mask = limited ? table.passing(host.limits) : null;
-  host.passing = mask;
-  const chosen = at("selection");
-  chosen.hidden = !host.selected;
-  at("select-hint").hidden = Boolean(host.selected);
-  if (host.selected) at("selected-count").textContent = `${number(count(host.selected))} of ${number(table.size)} selected`;
-  tellPassing();
-  redraw();
-  if (showMap) map.draw();
+  host.passing = Object.keys(host.limits).length ? table.passing(host.limits) : null;
+  host.kinds = kindsOf(table.size, host.selected, host.passing);
+  unmasked = false;
 }
 
-function tellPassing() {
-  const changed = JSON.stringify(host.limits) !== JSON.stringify(host.saved);
-  const shown = Boolean(host.passing) || changed;
-  at("passing").hidden = !shown;
-  if (at("limit-hint")) at("limit-hint").hidden = shown;
-  if (!shown) return;
-  const passing = host.passing ? count(host.passing) : host.table.size;
-  at("pass-count").textContent = `${number(passing)} of ${number(host.table.size)} pass`;
-  at("pass-count").dataset.passing = passing;
-  const by = host.table.limitsBy;
-  at("pass-note").textContent = changed ? "not saved" : by ? `set by ${by} at ${clock(new Date(host.table.limitsAt), false)}` : "";
-  if (at("save-limits")) at("save-limits").hidden = !changed;
+function tellSelected() {
+  at("selection").hidden = !host.selected;
+  at("select-hint").hidden = Boolean(host.selected);
+  if (host.selected) at("selected-count").textContent = `${number(count(host.selected))} of ${number(host.table.size)} selected`;
+  limits.tell();
 }
+
+function select() {
+  unmasked = true;
+  views.redraw([...plots, map]);
+}
+
+views.prepare = () => {
+  if (!unmasked || host.table.change < 0) return;
+  mask();
+  tellSelected();
+};
 
 function brush(made, added, done) {
   const before = added ? (host.before ?? host.brushes) : [];
@@ -159,51 +149,6 @@ function clear() {
   at("square-choice").value = "";
   select();
   gallery.filter({ status: "all", reason: "", mark: "", limits: "", square: "", hole: "", brush: "" }, false);
-}
-
-function limit(name, end, value) {
-  const pair = host.limits[name] ?? [null, null];
-  pair[end] = value;
-  // A line can't be dragged past the other one.
-  if (pair[0] !== null && pair[1] !== null && pair[0] > pair[1]) pair[end] = pair[1 - end];
-  if (pair[0] === null && pair[1] === null) delete host.limits[name];
-  else host.limits[name] = pair;
-  fillLimits(name);
-  select(false);
-}
-
-function fillLimits(only = null) {
-  for (const field of page.querySelectorAll("[data-limit]")) {
-    const { limit: name, end } = field.dataset;
-    if ((only && only !== name) || field === document.activeElement) continue;
-    const value = host.limits[name]?.[Number(end)] ?? null;
-    const digits = (host.table.quantities[name]?.digits ?? 1) + 1;
-    field.value = value === null ? "" : Number(value.toFixed(digits));
-  }
-}
-
-async function saveLimits() {
-  // What's saved is what the page counted with, to the last digit.
-  try {
-    const answer = await post(`${api}/limits${query({})}`, { values: host.limits });
-    host.saved = structuredClone(answer.values);
-    host.limits = structuredClone(answer.values);
-    host.marking.say(`Limits saved: ${number(answer.passing)} of ${number(answer.total)} pass`, false);
-    await refresh();
-  } catch (error) {
-    host.marking.say(error.message, false);
-  }
-}
-
-for (const field of page.querySelectorAll("[data-limit]")) {
-  field.addEventListener("input", () => {
-    const value = field.value === "" ? null : Math.fround(Number(field.value));
-    const { limit: name, end } = field.dataset;
-    const other = host.limits[name]?.[1 - Number(end)] ?? null;
-    const crossed = value !== null && other !== null && (end === "0" ? value > other : value < other);
-    field.setCustomValidity(crossed ? "The lowest has to be below the highest" : "");
-    if (!crossed) limit(name, Number(end), value);
-  });
 }
 
 // ---- words beside the plots
@@ -261,60 +206,6 @@ at("squares").addEventListener("click", (event) => {
   if (name) choose("square", { name });
 });
 
-// ---- what a point says when the pointer is over it
-
-const names = new Map();
-const balloon = element("div", { class: "balloon", hidden: "" });
-page.append(balloon);
-
-function place(box, x, y) {
-  const frame = box.getBoundingClientRect();
-  const wide = rem() * 15;
-  balloon.hidden = false;
-  // Kept inside the window, on the side of the point that has room.
-  const left = Math.min(frame.left + x + 14, innerWidth - wide - 8);
-  const high = balloon.offsetHeight;
-  const top = frame.top + y + 14 + high > innerHeight ? frame.top + y - high - 10 : frame.top + y + 14;
-  balloon.style.setProperty("left", `${Math.max(4, left)}px`);
-  balloon.style.setProperty("top", `${Math.max(4, top)}px`);
-}
-
-function tell(words, x, y, box) {
-  if (!words) return (balloon.hidden = true);
-  balloon.replaceChildren(element("b", {}, words[0]), ...words.slice(1).map((text) => element("span", {}, text)));
-  place(box, x, y);
-}
-
-let pointed = -1;
-function hover(plot, x, y, row = -1) {
-  pointed = row;
-  if (!plot || row < 0) return (balloon.hidden = true);
-  const { table } = host;
-  const id = table.columns.id[row];
-  const known = names.get(id);
-  const shown = table.quantities[plot.name];
-  const moment = table.columns.t[row];
-  const when = Number.isFinite(moment) ? `, ${clock(new Date(moment * 1000))}` : "";
-  const mark = { 1: ", kept", 2: ", rejected by people" }[table.marks.get(id)] ?? "";
-  balloon.replaceChildren(
-    element("b", {}, known?.name ?? `exposure ${number(row + 1)}`),
-    element("span", {}, `${shown.label} ${number(table.columns[plot.name][row], shown.digits)} ${shown.unit}`),
-    element("small", {}, `number ${number(row + 1)}${when}, ${table.statuses[table.columns.status[row]]}${mark}`),
-  );
-  if (known?.thumbnail) balloon.append(element("img", { src: known.thumbnail, alt: "", width: "128", height: "128" }));
-  place(plot.box, x, y);
-  if (!known) whois(id).then(() => pointed === row && hover(plot, x, y, row));
-}
-
-async function whois(id) {
-  try {
-    const found = await fetchJson(`${api}/exposures/${id}${query({})}`);
-    names.set(id, { name: found.item.split("/").pop(), thumbnail: found.pictures.thumbnail });
-  } catch {
-    names.set(id, { name: `exposure ${id}` });
-  }
-}
-
 // ---- buttons and links; counts and reasons also work without a script
 
 const press = (button, name) => {
@@ -335,12 +226,12 @@ document.addEventListener("click", (event) => {
   if (axis) {
     host.axis = axis;
     press(button, "axis");
-    redraw();
+    views.redraw(plots);
   }
   if (level) {
     map.level = level;
     press(button, "level");
-    map.update();
+    views.redraw([map]);
   }
   if (markSelected && host.selected) {
     const ids = [];
@@ -349,12 +240,6 @@ document.addEventListener("click", (event) => {
   }
   if (button.id === "open-selected") gallery.filter({ brush: writeBrushes(host.brushes), square: host.square, hole: host.hole });
   if (button.id === "clear-selection") clear();
-  if (button.id === "save-limits") saveLimits();
-  if (button.id === "reset-limits") {
-    host.limits = {};
-    fillLimits();
-    select(false);
-  }
   if (button.id === "help-button") {
     at("keys").hidden = !at("keys").hidden;
     button.setAttribute("aria-expanded", String(!at("keys").hidden));
@@ -363,7 +248,7 @@ document.addEventListener("click", (event) => {
 
 at("map-colour").addEventListener("change", (event) => {
   map.quantity = event.target.value;
-  map.update();
+  views.redraw([map]);
 });
 
 // What the reader opened stays open when its part of the page comes anew.
@@ -380,11 +265,7 @@ document.body.addEventListener("htmx:afterSwap", () => {
   for (const one of document.querySelectorAll("details[data-keep]")) one.open = opened.has(one.dataset.keep);
 });
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  redraw();
-  map.draw();
-  throughput.draw();
-});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => views.redraw());
 
 // ---- live: at most one round of fetching at a time, and none is forgotten
 
@@ -396,10 +277,14 @@ async function refresh() {
     again = true;
     return;
   }
+  document.body.dispatchEvent(new CustomEvent("live"));
+  await fetchOnce(700);
+}
+
+async function fetchOnce(atLeast) {
   busy = true;
   try {
-    document.body.dispatchEvent(new CustomEvent("live"));
-    await Promise.all([load(), new Promise((resolve) => setTimeout(resolve, 700))]);
+    await Promise.all([load(), new Promise((resolve) => setTimeout(resolve, atLeast))]);
   } catch (error) {
     page.dataset.error = error.message || dash;
   } finally {
@@ -425,5 +310,12 @@ keepTimes();
 host.brushes = readBrushes(gallery.get("brush"));
 host.square = gallery.get("square");
 host.hole = gallery.get("hole");
-load().catch((error) => (page.dataset.error = error.message));
-follow(`${api}/live`, refresh);
+fetchOnce(0).finally(() => {
+  // The page as it came is of one state: only another one is news.
+  let { stamp } = page.dataset;
+  follow(`${api}/live`, (news) => {
+    if (news.stamp === stamp) return;
+    stamp = news.stamp;
+    refresh();
+  });
+});

@@ -136,6 +136,24 @@ export function quantile(sorted, share) {
   return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
 }
 
+// Median of column[order[first]] to column[order[end - 1]], NaN when none of them is a number. scratch has
+// room for all of them.
+export function median(column, order, first, end, scratch) {
+  let n = 0;
+  for (let k = first; k < end; k++) {
+    const value = column[order[k]];
+    if (!Number.isFinite(value)) continue;
+    // Few values, as a foil hole has, are put in order as they come.
+    let at = n++;
+    if (end - first <= 16) for (; at > 0 && scratch[at - 1] > value; at--) scratch[at] = scratch[at - 1];
+    scratch[at] = value;
+  }
+  if (!n) return NaN;
+  const sorted = scratch.subarray(0, n);
+  if (end - first > 16) sorted.sort();
+  return quantile(sorted, 0.5);
+}
+
 export function readBrushes(text) {
   return text
     .split(";")
