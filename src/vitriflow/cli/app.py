@@ -5,11 +5,15 @@ import sys
 import typer
 
 import vitriflow
+from vitriflow.cli.airflow import airflow_app
+from vitriflow.cli.alarms import alarms_app
 from vitriflow.cli.archive import archive, recall
 from vitriflow.cli.backup import backup, rebuild, upgrade
 from vitriflow.cli.client import get, login, ls
 from vitriflow.cli.demo import demo
+from vitriflow.cli.exposures import compare, export, limits, mark, reprocess
 from vitriflow.cli.gain import gain
+from vitriflow.cli.grids import box_app
 from vitriflow.cli.logbook import experiment_app, log_app, sample_app
 from vitriflow.cli.notices import notices_app
 from vitriflow.cli.people import access, audit, people_app
@@ -53,6 +57,11 @@ for command in (
     rebuild,
     verify,
     report,
+    mark,
+    limits,
+    reprocess,
+    compare,
+    export,
 ):
     app.command()(command)
 for service in (up, acquire, process, start, stop, pause, resume, install_services):
@@ -62,7 +71,10 @@ app.add_typer(people_app, name="people")
 app.add_typer(experiment_app, name="experiment")
 app.add_typer(sample_app, name="sample")
 app.add_typer(log_app, name="log")
+app.add_typer(box_app, name="box")
+app.add_typer(alarms_app, name="alarms")
 app.add_typer(notices_app, name="notices")
+app.add_typer(airflow_app, name="airflow")
 for about_people in (access, audit, login, ls, get):
     app.command()(about_people)
 

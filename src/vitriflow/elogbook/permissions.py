@@ -25,6 +25,7 @@ class Scope(StrEnum):
     WRITE = "write"
     CONTROL = "control"
     ADMIN = "admin"
+    CONDUCT = "conduct"  # for a workflow engine: start what the pipeline does next
 
 
 class About(StrEnum):
@@ -51,6 +52,7 @@ class Action:
 
 
 _READ, _WRITE, _CONTROL, _ADMIN = Scope.READ, Scope.WRITE, Scope.CONTROL, Scope.ADMIN
+_CONDUCT = Scope.CONDUCT
 _NOTHING, _FACILITY, _OURS = About.NOTHING, About.FACILITY, About.EXPERIMENT
 
 ACTIONS: dict[str, Action] = {
@@ -99,6 +101,9 @@ ACTIONS: dict[str, Action] = {
     "access.read": Action(Role.OPERATOR, _READ, _FACILITY, "see who may log in to a microscope now"),
     "people.read": Action(Role.OPERATOR, _READ, _FACILITY, "see the facility's people"),
     "people.write": Action(Role.ADMINISTRATOR, _ADMIN, _FACILITY, "add and change people and their roles"),
+    "conduct": Action(
+        Role.OPERATOR, _CONDUCT, _FACILITY, "conduct processing for a workflow engine such as Airflow"
+    ),
     "audit.read": Action(Role.ADMINISTRATOR, _ADMIN, _FACILITY, "read the audit log"),
 }
 

@@ -33,6 +33,7 @@ from vitriflow.facility.choose import (
     choose_template,
     join_parameters,
 )
+from vitriflow.facility.conduct import take_up
 from vitriflow.facility.gains import choose_gain, keep_gain, wants_gain
 from vitriflow.facility.new_folder import folders_of
 from vitriflow.pipeline import Template, load_template, make_plan, parse_template, start_processing
@@ -177,6 +178,7 @@ def begin_processing(config: Config, catalog: Catalog, session_id: int, *, wait:
     number = start_processing(
         catalog, session_id, wanted["name"], template, parameters, folder.processed(wanted["name"])
     )
+    take_up(config, catalog, number)
     change_settings(catalog, session_id, {PENDING: None})
     return number
 

@@ -16,7 +16,7 @@ class LoginRequest(_Asked):
     login: str = Field(min_length=1, max_length=64)
     password: str = Field(min_length=1, max_length=1024)
     name: str = Field(default="command line", max_length=64, description="what the token is called")
-    scopes: list[str] = Field(default=["read"], max_length=4)
+    scopes: list[str] = Field(default=["read"], max_length=5)
     days: float = Field(default=30.0, gt=0, le=366)
 
 
@@ -24,7 +24,7 @@ class TokenRequest(_Asked):
     """A token to be made for oneself."""
 
     name: str = Field(min_length=1, max_length=64)
-    scopes: list[str] = Field(default=["read"], max_length=4)
+    scopes: list[str] = Field(default=["read"], max_length=5)
     days: float = Field(default=90.0, gt=0, le=366)
     experiment: str = Field(default="", max_length=64, description="only for this experiment; empty for all")
 

@@ -37,6 +37,7 @@ SCOPES = {
     Scope.WRITE: "write into the log, mark exposures",
     Scope.CONTROL: "run sessions",
     Scope.ADMIN: "change people and tokens",
+    Scope.CONDUCT: "conduct processing: for Airflow",
 }
 
 
