@@ -9,9 +9,6 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 import vitriflow
 from vitriflow.catalog import Catalog, views
@@ -26,12 +23,14 @@ from vitriflow.web import (
     auth_pages,
     auth_people,
     conductor_api,
+    helper_pages,
     log_api,
     logbook_api,
     logbook_pages,
     marks,
     metrics,
     pages,
+    people_api,
     places_api,
     problems,
     report_pages,
@@ -47,7 +46,9 @@ from vitriflow.web.live import POLL_S, Hub
 from vitriflow.web.lookup import find_scene
 from vitriflow.web.models import ErrorAnswer
 from vitriflow.web.security import LOOPBACK, Guard
-from vitriflow.web.site import STATIC, Site
+from vitriflow.web.shipped import Shipped, shipped_files
+from vitriflow.web.site import Site
+from vitriflow.web.summary import summarise
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +58,14 @@ _WARM = 8
 LARGEST_BODY = 1024 * 1024
 
 
-class _Shipped(StaticFiles):
-    """Files of the package; an address with a hash may be kept for ever."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        versioned = b"v=" in scope.get("query_string", b"")
-        response.headers["cache-control"] = "public, max-age=31536000, immutable" if versioned else "no-cache"
-        return response
-
-
 def _warm_up(site: Site) -> None:
     """Read the newest sessions' columns ahead of the first reader."""
     try:
         keys = [one.key for one in site.read(lambda db: views.list_sessions(db, _WARM))]
         for key in keys:
-            site.read(lambda db, key=key: find_scene(site, db, key))  # type: ignore[misc]
+            scene = site.read(lambda db, key=key: find_scene(site, db, key, positions=True))  # type: ignore[misc]
+            table.whole_table(scene)
+            summarise(scene.session, scene.snapshot, scene.overlay)
     except SQLAlchemyError as error:
         log.warning("the catalog can't be read yet: %s", error)
 
@@ -143,10 +136,12 @@ def create_app(
     for room in (pages, marks, places_api, reprocess_api, reprocess_pages, table, tiles):
         app.include_router(room.router)
     app.include_router(conductor_api.router)
+    for router in (helper_pages.router, people_api.router):
+        app.include_router(router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
         app.include_router(router)
     check_declared(app)
-    app.mount("/static", _Shipped(directory=STATIC), name="static")
+    app.mount("/static", Shipped(shipped_files()), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=1)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)
     return app
