@@ -19,6 +19,15 @@ from vitriflow.formats.mdoc import Mdoc, read_mdoc
 from vitriflow.formats.movie import Movie
 from vitriflow.formats.mrc_write import MrcWriter, write_mrc
 from vitriflow.formats.opening import Image, check_complete, open_image, open_movie, read_image
+from vitriflow.formats.particles import (
+    ParticleSet,
+    read_coordinates,
+    read_particles,
+    read_stack,
+    write_coordinates,
+    write_particles,
+    write_stack,
+)
 from vitriflow.formats.star import read_star, write_star
 from vitriflow.formats.tiff_write import TiffWriter, write_tiff_movie
 
@@ -33,6 +42,7 @@ __all__ = [
     "Movie",
     "MrcWriter",
     "Orientation",
+    "ParticleSet",
     "Report",
     "State",
     "TiffWriter",
@@ -42,6 +52,7 @@ __all__ = [
     "open_image",
     "open_movie",
     "read_avrot",
+    "read_coordinates",
     "read_ctf_results",
     "read_defects",
     "read_dm",
@@ -49,8 +60,13 @@ __all__ = [
     "read_gain",
     "read_image",
     "read_mdoc",
+    "read_particles",
+    "read_stack",
     "read_star",
+    "write_coordinates",
     "write_mrc",
+    "write_particles",
+    "write_stack",
     "write_star",
     "write_tiff_movie",
 ]

@@ -100,7 +100,7 @@ def read_stack(path: Path) -> NDArray[np.float32]:
     """
     movie = MrcMovie(path)
     try:
-        frames = [movie.read(index) for index in range(movie.n_frames)]
+        frames = [movie.frame(index) for index in range(movie.n_frames)]
     finally:
         movie.close()
     return np.stack(frames).astype(np.float32)

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     PICTURE = "picture"
     PARTICLES = "particles"
     CLASSES = "classes"
+    VOLUME = "volume"
     STATE = "state"  # what a batch step carries from one batch to the next; nobody else reads it
 
 
@@ -81,6 +82,9 @@ class Result(BaseModel):
     seconds: float = Field(default=0.0, description="wall time (s)")
     peak_memory_bytes: int = Field(default=0, description="peak resident memory while it ran")
     outputs: dict[str, Artifact] = Field(default_factory=dict, description="files handed on, by output port")
+    program: str | None = Field(
+        default=None, description="outside program that did it, with the version found"
+    )
     provenance: Provenance | None = None
 
     def flat(self) -> dict[str, Any]:
@@ -186,6 +190,75 @@ class PickResult(Result):
     threshold: float = Field(default=0.0, description="score above which a pick counts")
     n_candidates: int = Field(default=0, description="all peaks kept in the STAR, below the threshold too")
     masked_fraction: float = Field(default=0.0, description="part of the image called carbon, ice or dirt")
+
+
+class CtfConsensusResult(CtfResult):
+    """The CTF that several estimates of one micrograph agree on."""
+
+    n_estimates: int = Field(default=0, description="estimates that there were")
+    n_agreeing: int = Field(default=0, description="of these, that the result is the mean of")
+    agreement_A: float | None = Field(
+        default=None,
+        description="resolution up to which those that agree do so (A); None for one alone, or where none agree",
+    )
+    apart: list[str] = Field(default_factory=list, description="inputs that don't agree with the result")
+
+
+class PickConsensusResult(PickResult):
+    """Picks that several pickers share on one micrograph."""
+
+    n_pickers: int = Field(default=0, description="pickers that answered, also with no pick")
+    needed_votes: int = Field(default=0, description="pickers that a pick needs; 0 where the score decides")
+    picks_of: dict[str, int] = Field(default_factory=dict, description="picks of each picker that answered")
+    votes: list[int] = Field(default_factory=list, description="particles that 1, 2, ... pickers picked")
+
+
+class ExtractResult(Result):
+    """Particle boxes of one micrograph."""
+
+    n_picks: int = 0
+    n_particles: int = Field(default=0, description="boxes written; none is a valid answer")
+    n_over_edge: int = Field(default=0, description="picks whose box reaches over the micrograph's edge")
+    n_below_score: int = Field(default=0, description="picks below the least score")
+    n_empty: int = Field(default=0, description="boxes that hold nothing: constant, broken, or below the contrast")
+    n_dust_pixels: int = Field(default=0, description="pixels replaced as dust")
+    particle_diameter_A: float = 0.0
+    box_size_px: int = Field(default=0, description="side of the images (px)")
+    pixel_size_A: float = Field(default=0.0, description="of the images (A)")
+    micrograph_pixel_size_A: float = Field(default=0.0, description="of the micrograph (A)")
+    mean_contrast: float = Field(
+        default=0.0, description="mean of what's inside over the background's deviation; 1 for noise alone"
+    )
+
+
+class ClassInfo(BaseModel):
+    """One class of ``class2d.online``."""
+
+    class_id: int = Field(description="its number for life")
+    picture: int = Field(description="its place in the stack of averages, from 1")
+    n_particles: int = 0
+    resolution_A: float | None = Field(default=None, description="where its halves correlate by 0.5 (A)")
+    noise_likeness: float = Field(default=0.0, description="0: nothing like noise; 1: no better than noise")
+    score: float = Field(default=0.0, description="0 to 1; what automatic selection goes by")
+    selected: bool = True
+    selected_by: str = Field(default="automatic", description="automatic or person")
+
+
+class Class2DResult(BatchResult):
+    """Two-dimensional classes after a batch."""
+
+    n_seen: int = Field(default=0, description="particles that came, in all batches")
+    n_classified: int = Field(default=0, description="of these, that were given a class")
+    n_waiting: int = Field(default=0, description="that wait for enough to come for the first classes")
+    n_broken: int = Field(default=0, description="that aren't finite or are constant")
+    n_left_out: int = Field(default=0, description="drawn out because more came than is carried")
+    n_selected: int = Field(default=0, description="in classes that are selected")
+    classes: list[ClassInfo] = Field(default_factory=list, description="largest first")
+    born: list[int] = Field(default_factory=list, description="classes that came with this batch")
+    died: list[int] = Field(default_factory=list, description="classes that went with this batch")
+    best_resolution_A: float | None = None
+    particles_per_s: float = Field(default=0.0, description="new particles over the time this batch took (1/s)")
+    carried_per_day: int = Field(default=0, description="particles a day at this speed")
 
 
 class PreviewResult(Result):
