@@ -6,11 +6,11 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from vitriflow.config import PoolSection
 from vitriflow.facility.compute.problems import Problem
@@ -18,12 +18,16 @@ from vitriflow.facility.compute.runs import run_folder
 from vitriflow.facility.compute.serving import MEMORY, STOPPED, TIME, Terms, end_note, stop_note
 from vitriflow.pipeline import CallStopped, WorkerDied
 
+if TYPE_CHECKING:
+    from vitriflow.facility.compute.pilots import Pilots
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _CONTEXT = {"task_executor": {"f": "vitriflow.facility.compute.serving.execute"}}
 _NO_LIMIT_S = 10 * 365 * 86400.0
+_LONGEST_PAUSE_S = 300.0
 _NOTE_WAIT_S = 1.0  # a note may reach us a little later than the news that its worker died
 
 
@@ -66,8 +70,6 @@ class ParslPool(Executor):
     ahead = 1  # calls that wait at the pilots for each slot, so that a worker needn't wait for us
 
     def __init__(self, name: str, pool: PoolSection, memory_slack: float = 2.0) -> None:
-        from vitriflow.facility.compute.pilots import Pilots
-
         self.name = name
         self.pool = pool
         self.threads = pool.threads_per_worker
@@ -78,15 +80,61 @@ class ParslPool(Executor):
         self._notes = self.folder / "notes"
         self._notes.mkdir()
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._calls: dict[str, PilotFuture[Any]] = {}
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._calls: dict[str, tuple[PilotFuture[Any], bytes]] = {}
         self._open = True
-        self._pilots = Pilots(name, pool, self.folder)
+        self._restarts = 0
+        self._reviving: threading.Thread | None = None
+        self._pilots: Pilots | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Start an interchange and what looks after its pilots; send what's there."""
+        from vitriflow.facility.compute.pilots import Pilots
+
+        folder = self.folder / f"start-{self._restarts}"
+        pilots = Pilots(self.name, self.pool, folder, self._lost_interchange)
         try:
-            self._pilots.start()
+            pilots.start()
         except BaseException:
-            self._pilots.close()
+            pilots.close()
             raise
+        with self._lock:
+            self._pilots = pilots
+            for number, (_, message) in self._calls.items():
+                self._send(pilots, number, message)
+
+    def _send(self, pilots: Any, number: str, message: bytes) -> None:
+        inner = pilots.submit_payload(_CONTEXT, message)
+        inner.add_done_callback(lambda done: self._ended(number, done))
+
+    def _lost_interchange(self) -> None:
+        """The interchange is gone: another takes its place, with new pilots, and gets all calls again."""
+        with self._lock:
+            if not self._open or self._reviving is not None:
+                return
+            self._reviving = threading.Thread(target=self._revive, name=f"revive {self.name}", daemon=True)
+            self._reviving.start()
+
+    def _revive(self) -> None:
+        with self._lock:
+            pilots, self._pilots = self._pilots, None
+        if pilots is not None:
+            pilots.close()
+        while self._open:
+            pause = min(2.0**self._restarts, _LONGEST_PAUSE_S)
+            self._restarts += 1
+            _log.warning("the interchange of pool '%s' ended; another starts in %.0f s", self.name, pause)
+            if self._over.wait(pause):
+                break
+            try:
+                self._start()
+                break
+            except Exception as error:
+                _log.warning("pool '%s' can't be started: %s", self.name, error)
+        with self._lock:
+            self._reviving = None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` on a node. What doesn't pickle raises here."""
@@ -102,18 +150,21 @@ class ParslPool(Executor):
         with self._lock:
             if not self._open:
                 raise RuntimeError("the pool was shut down")
-            self._calls[number] = future
-        inner = self._pilots.submit_payload(_CONTEXT, pickle.dumps((terms, payload)))
-        inner.add_done_callback(lambda done: self._ended(number, done))
+            message = pickle.dumps((terms, payload))
+            self._calls[number] = (future, message)
+            if self._pilots is not None and not self._pilots.bad_state_is_set:
+                self._send(self._pilots, number, message)  # else it's sent when there are pilots again
         return future
 
     def _ended(self, number: str, done: "Future[bytes]") -> None:
+        error = done.exception()
+        if type(error).__name__ == "BadStateException":
+            return  # the interchange is gone: the call is sent again to the next
         with self._lock:
-            future = self._calls.pop(number, None)
+            future, _ = self._calls.pop(number, (None, b""))
         if future is None or not future.set_running_or_notify_cancel():
             self._remove_notes(number)
             return
-        error = done.exception()
         if error is not None:
             future.set_exception(self._lost(number, error))
             return
@@ -166,16 +217,17 @@ class ParslPool(Executor):
 
     def problems(self) -> list[Problem]:
         """What keeps the pilots from working just now."""
-        found: list[Problem] = self._pilots.problems()
-        process = self._pilots.interchange_proc
-        if self._open and process is not None and process.poll() is not None:
-            text = f"the interchange of pool '{self.name}' ended; restart 'vitriflow process'"
-            found.append(Problem(f"{self.name}/interchange", text))
+        pilots = self._pilots
+        if pilots is None:
+            text = f"The interchange of pool '{self.name}' ended {self._restarts} times; another is being started."
+            return [Problem(f"{self.name}/interchange", text)]
+        found: list[Problem] = pilots.problems()
         return found
 
     def details(self) -> dict[str, Any]:
         """Pilots and calls, for the list of nodes."""
-        told: dict[str, Any] = self._pilots.details()
+        pilots = self._pilots
+        told: dict[str, Any] = {} if pilots is None else pilots.details()
         return told
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -189,12 +241,17 @@ class ParslPool(Executor):
         if not was_open:
             return
         if wait and not cancel_futures:
-            for future in left.values():
-                with suppress(Exception):
+            for future, _ in left.values():
+                with suppress(Exception, CancelledError):
                     future.exception()
-        self._pilots.close()
+        self._over.set()
+        reviving = self._reviving
+        if reviving is not None and reviving is not threading.current_thread():
+            reviving.join()
+        if self._pilots is not None:
+            self._pilots.close()
         with self._lock:
             left, self._calls = self._calls, {}
-        for future in left.values():
+        for future, _ in left.values():
             if future.set_running_or_notify_cancel():
                 future.set_exception(WorkerDied("the pool was shut down"))

@@ -6,6 +6,7 @@ stays behind in the working directory.
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ class Pilots(HighThroughputExecutor):  # type: ignore[misc]
     next is tried after a pause that grows, and :meth:`problems` says why.
     """
 
-    def __init__(self, name: str, pool: PoolSection, folder: Path) -> None:
+    def __init__(self, name: str, pool: PoolSection, folder: Path, on_lost: Callable[[], None]) -> None:
         self.pool = pool
+        self._on_lost = on_lost
         self._name = name
         self._not_before = 0.0
         self._fruitless = 0
@@ -114,7 +116,8 @@ class Pilots(HighThroughputExecutor):  # type: ignore[misc]
 
     def handle_errors(self, status: dict[str, Any]) -> None:
         """Count pilots that came to nothing, and those that wait. Called at every poll."""
-        if not self.alive:
+        if not self.alive or self.bad_state_is_set:
+            self._on_lost()
             return
         connected = set(self.connected_blocks())
         self._heard = self._heard or bool(connected)
@@ -219,7 +222,6 @@ class _Poller(JobStatusPoller):  # type: ignore[misc]
         super().__init__(
             strategy="htex_auto_scale", max_idletime=pool.idle_s, strategy_period=min(2.0, pool.poll_s)
         )
-        self._failed: dict[str, float] = {}
 
     def add_executors(self, executors: Any) -> None:
         """Take charge of pilots. Parsl's thread runs already, so its list is made ready last."""

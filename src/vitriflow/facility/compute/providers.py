@@ -8,9 +8,8 @@ from typing import Any
 
 from vitriflow.config import PoolSection, as_walltime
 from vitriflow.errors import BadConfig
-from vitriflow.facility.compute.serving import GPUS_VARIABLE, PRELOAD_VARIABLE
+from vitriflow.facility.compute.serving import GPUS_VARIABLE
 
-PRELOAD = ("vitriflow.kernels",)
 #: Where each scheduler tells a job which GPUs it has.
 _GPUS_GIVEN = "${CUDA_VISIBLE_DEVICES:-${SGE_HGR_%s:-}}"
 
@@ -26,7 +25,6 @@ def worker_init(pool: PoolSection) -> str:
         *pool.worker_init,
         f'export {GPUS_VARIABLE}="{_GPUS_GIVEN % pool.gpu_resource}"',
         f"export VITRIFLOW_THREADS={pool.threads_per_worker}",
-        f"export {PRELOAD_VARIABLE}={','.join(PRELOAD)}",
         f"export PARSL_CORES={pool.workers * pool.threads_per_worker}",
         *(f"export {name}={pool.threads_per_worker}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")),
         "export PARSL_MEMORY_GB=1000000",  # memory is asked of the scheduler, and held to by the workers

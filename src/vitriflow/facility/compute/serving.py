@@ -16,7 +16,6 @@ from typing import Any
 from vitriflow.pipeline.worker import DEVICE_VARIABLE, limit_threads
 
 GPUS_VARIABLE = "VITRIFLOW_JOB_GPUS"  # what the scheduler gave the whole job
-PRELOAD_VARIABLE = "VITRIFLOW_PRELOAD"
 _LOOK_S = 0.5
 _LOOK_LONG_S = 2.0
 _TIME_GRACE_S = 5.0
@@ -78,7 +77,7 @@ _prepared = False
 
 
 def _prepare(terms: Terms) -> None:
-    """Once in a worker's life: its device, and the modules that take long to import."""
+    """Once in a worker's life: its device and its threads."""
     global _prepared
     if _prepared:
         return
@@ -88,8 +87,6 @@ def _prepare(terms: Terms) -> None:
     if not terms.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     limit_threads(int(os.environ.get("VITRIFLOW_THREADS", "1")))
-    for module in filter(None, os.environ.get(PRELOAD_VARIABLE, "").split(",")):
-        __import__(module)
 
 
 def pin_gpu() -> str:
