@@ -105,6 +105,8 @@ class Sitting:
         self.memory = memory
         self.moment = moment
         self.told: list[Told] = []
+        self._numbers: dict[tuple[int, str], dict[str, Any]] = {}  # read once for all gates of an exposure
+        self._items: dict[int, Any] = {}
         self._id = processing_id
         self._roots = all_roots
         self._how = how
@@ -138,16 +140,20 @@ class Sitting:
             (exposure, name)
             for exposure, node in ready
             for name in self._roots[node.name]
-            if states[exposure][name].state == TaskState.DONE and (exposure, name) not in recorder.records
+            if states[exposure][name].state == TaskState.DONE
+            and (exposure, name) not in recorder.records
+            and (exposure, name) not in self._numbers
         }
         records = rows.load_records(session, self._id, wanted) | recorder.records
-        items = _items(session, {exposure for exposure, _ in ready})
+        items = self._items
+        items.update(_items(session, {exposure for exposure, _ in ready} - items.keys()))
         for exposure, node in sorted(ready, key=lambda pair: pair[0]):
             values: dict[str, Any] = {}
             for name in self._roots[node.name]:
-                record = records.get((exposure, name))
-                if record is not None and record["status"] == "done":
-                    values |= numbers(record)
+                place = exposure, name
+                if place not in self._numbers and states[exposure][name].state == TaskState.DONE:
+                    self._numbers[place] = numbers(records[place]) if place in records else {}
+                values |= self._numbers.get(place, {})
             inputs = self._inputs(node, states[exposure], items[exposure])
             record = self._judged(node, values, inputs, items[exposure].item)
             recorder.finish(exposure, node.name, states[exposure][node.name], record)

@@ -73,6 +73,10 @@ class Gate(JudgedStep[G, JudgeResult]):
     def criteria(self, parameters: G) -> Sequence[Criterion]:
         """Its limits."""
 
+    def asked(self, parameters: G) -> tuple[str, ...]:
+        """Names of the stored values that these limits ask about."""
+        return tuple(dict.fromkeys(one.value for one in self.criteria(parameters) if one.asked))
+
     def derive(self, values: Mapping[str, Any], memory: Any) -> dict[str, Any]:
         """The numbers it's judged by, from those in the records and what it remembers."""
         return {name: values.get(name) for name in self.uses}

@@ -43,6 +43,10 @@ class GateCustom(Gate[GateCustomParameters]):
         """None: the condition is judged as a whole."""
         return ()
 
+    def asked(self, parameters: GateCustomParameters) -> tuple[str, ...]:
+        """Those that the condition names."""
+        return Expression(parameters.accept).names
+
     def derive(self, values: Mapping[str, Any], memory: Any) -> dict[str, Any]:
         """All numbers: another condition may ask for others."""
         return {name: value for name, value in values.items() if isinstance(value, int | float)}
