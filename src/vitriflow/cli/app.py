@@ -15,8 +15,9 @@ from vitriflow.cli.exposures import compare, export, limits, mark, reprocess
 from vitriflow.cli.gain import gain
 from vitriflow.cli.grids import box_app
 from vitriflow.cli.logbook import experiment_app, log_app, sample_app
+from vitriflow.cli.membership import people_app
 from vitriflow.cli.notices import notices_app
-from vitriflow.cli.people import access, audit, people_app
+from vitriflow.cli.people import access, audit
 from vitriflow.cli.recognise import recognise
 from vitriflow.cli.release import hold, release
 from vitriflow.cli.report import report

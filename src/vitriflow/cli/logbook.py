@@ -24,10 +24,12 @@ sample_app = typer.Typer(help="Samples: what is on the grid, and how it's imaged
 log_app = typer.Typer(help="The log: read it, write into it.", **_QUIET)  # type: ignore[arg-type]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 ExperimentArgument = Annotated[str, typer.Argument(help="an experiment's name")]
+EntryArgument = Annotated[int, typer.Argument(help="an entry's number, as 'log list --json' shows it")]
 SampleArgument = Annotated[str, typer.Argument(help="a sample's name")]
 
 
-def _with(config: Path | None, out: Path | None, work: "Callable[[OrmSession], T]") -> T:
+def with_catalog(config: Path | None, out: Path | None, work: "Callable[[OrmSession], T]") -> T:
+    """Do something to the catalog in one transaction."""
     catalog = open_catalog(configured(config, out), create=True)
     try:
         return catalog.write(work)
@@ -35,11 +37,13 @@ def _with(config: Path | None, out: Path | None, work: "Callable[[OrmSession], T
         catalog.close()
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> None:
+def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> None:
+    """Print rows as a table, or a sentence when there are none."""
     if not rows:
         typer.echo(empty)
         return
@@ -78,11 +82,11 @@ def list_experiments(
     """List experiments, newest first."""
     from vitriflow.elogbook import experiments
 
-    found = _with(config, out, lambda orm: experiments.list_experiments(orm, this_user(), search))
+    found = with_catalog(config, out, lambda orm: experiments.list_experiments(orm, this_user(), search))
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _table(found, ("name", "title", "pi", "samples", "sessions", "state"), "No experiments yet.")
+        print_table(found, ("name", "title", "pi", "samples", "sessions", "state"), "No experiments yet.")
 
 
 @experiment_app.command("add")
@@ -103,7 +107,7 @@ def add_experiment(
     def work(orm: "OrmSession") -> str:
         return experiments.create_experiment(orm, this_user(), name, title=title, pi=pi, **dates).name
 
-    typer.echo(f"Made experiment {_with(config, out, work)}.", err=True)
+    typer.echo(f"Made experiment {with_catalog(config, out, work)}.", err=True)
 
 
 @experiment_app.command("edit")
@@ -125,7 +129,7 @@ def edit_experiment(
         found = experiments.find_experiment(orm, name)
         experiments.edit_experiment(orm, this_user(), found, **changes)
 
-    _with(config, out, work)
+    with_catalog(config, out, work)
     typer.echo(f"Changed experiment {name}.", err=True)
 
 
@@ -142,15 +146,15 @@ def list_samples(
     """List an experiment's samples, newest first."""
     from vitriflow.elogbook import experiments, samples
 
-    found = _with(
+    found = with_catalog(
         config,
         out,
         lambda orm: samples.list_samples(orm, experiments.find_experiment(orm, experiment).id),
     )
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _table(found, ("name", "title", "sessions", "state", "active_session"), "No samples yet.")
+        print_table(found, ("name", "title", "sessions", "state", "active_session"), "No samples yet.")
 
 
 @sample_app.command("form")
@@ -167,9 +171,9 @@ def show_form(
     named = {"template": template} if template else {}
     fields = [field.as_dict() for field in form_fields(template_of(named, configured(config, out)))]
     if as_json:
-        _print_json(fields)
+        print_json(fields)
     else:
-        _table(fields, ("name", "unit", "default", "acts", "help"), "Nothing can be said.")
+        print_table(fields, ("name", "unit", "default", "acts", "help"), "Nothing can be said.")
 
 
 @sample_app.command("add")
@@ -193,7 +197,7 @@ def add_sample(
         award = experiments.find_experiment(orm, experiment)
         samples.create_sample(orm, this_user(), award, name, settings=checked, **texts)
 
-    _with(config, out, work)
+    with_catalog(config, out, work)
     typer.echo(f"Made sample {name} of {experiment}.", err=True)
 
 
@@ -222,7 +226,7 @@ def edit_sample(
             changes["settings"] = read_sample_form({**(sample.settings or {}), **said}, loaded)
         samples.edit_sample(orm, this_user(), sample, **changes)
 
-    _with(config, out, work)
+    with_catalog(config, out, work)
     typer.echo(f"Changed sample {name} of {experiment}.", err=True)
 
 
@@ -240,7 +244,7 @@ def clone_sample(
     def work(orm: "OrmSession") -> None:
         samples.clone_sample(orm, this_user(), samples.find_sample(orm, experiment, name), clone)
 
-    _with(config, out, work)
+    with_catalog(config, out, work)
     typer.echo(f"Made sample {clone} of {experiment}, like {name}.", err=True)
 
 
@@ -289,9 +293,9 @@ def list_log(
         award = experiments.find_experiment(orm, experiment)
         return entries.list_entries(orm, award.id, search=search, tag=tag, limit=limit)
 
-    found = _with(config, out, work)
+    found = with_catalog(config, out, work)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for one in found:
         tags = " ".join(f"#{word}" for word in one["tags"])
@@ -330,4 +334,43 @@ def write_log(
             entries.attach_file(orm, this_user(), entry, name=name, media_type=one.media_type, **how)
         return entry.id
 
-    typer.echo(f"Wrote entry {_with(config, out, work)}.", err=True)
+    typer.echo(f"Wrote entry {with_catalog(config, out, work)}.", err=True)
+
+
+@log_app.command("edit")
+def edit_log(
+    experiment: ExperimentArgument,
+    entry: EntryArgument,
+    text: Annotated[str, typer.Argument(help="Markdown, in place of what's there")],
+    tag: Annotated[list[str] | None, typer.Option(help="a tag; in place of those that are there")] = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+) -> None:
+    """Change an entry; the old text stays in the audit log."""
+    from vitriflow.elogbook import entries, experiments
+
+    def work(orm: "OrmSession") -> None:
+        award = experiments.find_experiment(orm, experiment)
+        found = entries.find_entry(orm, award.id, entry)
+        entries.edit_entry(orm, this_user(), found, text, tag)
+
+    with_catalog(config, out, work)
+    typer.echo(f"Changed entry {entry}.", err=True)
+
+
+@log_app.command("strike")
+def strike_log(
+    experiment: ExperimentArgument,
+    entry: EntryArgument,
+    config: ConfigOption = None,
+    out: OutOption = None,
+) -> None:
+    """Strike an entry out; it stays readable."""
+    from vitriflow.elogbook import entries, experiments
+
+    def work(orm: "OrmSession") -> None:
+        award = experiments.find_experiment(orm, experiment)
+        entries.strike_entry(orm, this_user(), entries.find_entry(orm, award.id, entry))
+
+    with_catalog(config, out, work)
+    typer.echo(f"Struck out entry {entry}.", err=True)

@@ -89,7 +89,7 @@ def add(
         audit(orm, this_user(), "people.add", f"person {person.login}", {"role": role})
         return person.login
 
-    made = _write(config, out, work)
+    made = write(config, out, work)
     typer.echo(f"Added {made}{f', {role} of the facility' if role else ''}.", err=True)
 
 
@@ -109,14 +109,14 @@ def list_all(json: JsonOption = False, config: ConfigOption = None, out: OutOpti
     from vitriflow.elogbook.people import list_people
 
     names = ("login", "name", "facility_role", "unix_name", "source", "active", "email", "last_sign_in_at")
-    catalog = _open(config, out)
+    catalog = opened(config, out)
     try:
         rows = catalog.read(
             lambda orm: [{name: getattr(one, name) for name in names} for one in list_people(orm)]
         )
     finally:
         catalog.close()
-    _show(rows, json)
+    show(rows, json)
 
 
 @people_app.command()
@@ -155,7 +155,7 @@ def change(
         changed = set_person(orm, person, values)
         audit(orm, this_user(), "people.change", f"person {person.login}", changed)
 
-    _write(config, out, work)
+    write(config, out, work)
 
 
 @people_app.command()
@@ -180,42 +180,34 @@ def password(
         end_sessions_of(orm, person)
         audit(orm, this_user(), "people.password", f"person {person.login}")
 
-    _write(config, out, work)
+    write(config, out, work)
 
 
 @people_app.command()
-def join(
-    experiment: ExperimentArgument,
+def tokens(
     login: LoginArgument,
-    role: Annotated[str, typer.Option(help="operator, collaborator or researcher")] = "researcher",
+    revoke: Annotated[int | None, typer.Option("--revoke", metavar="NUMBER", help="end this one")] = None,
+    json: JsonOption = False,
     config: ConfigOption = None,
     out: OutOption = None,
 ) -> None:
-    """Let somebody into an experiment, or change their role in it."""
-    _set_member(config, out, experiment, login, role)
+    """Show somebody's API tokens (never their secrets), or end one. New ones: 'vitriflow login', or their page."""
+    from vitriflow.elogbook.audit import audit
+    from vitriflow.elogbook.people import find_person
+    from vitriflow.elogbook.tokens import list_tokens, revoke_token
 
+    names = ("id", "name", "scopes", "created_at", "expires_at", "used_at")
 
-@people_app.command()
-def leave(
-    experiment: ExperimentArgument, login: LoginArgument, config: ConfigOption = None, out: OutOption = None
-) -> None:
-    """End somebody's membership of an experiment."""
-    _set_member(config, out, experiment, login, None)
+    def work(orm: Any) -> list[dict[str, Any]]:
+        person = find_person(orm, login)
+        if revoke is not None:
+            row = revoke_token(orm, person.id, revoke)
+            if row is None:
+                raise BadParameter("--revoke", f"the number of a token of {login}", str(revoke))
+            audit(orm, this_user(), "token.revoke", f"person {person.login}", {"name": row.name})
+        return [{name: getattr(one, name) for name in names} for one in list_tokens(orm, person.id)]
 
-
-def _set_member(config: Path | None, out: Path | None, experiment: str, login: str, role: str | None) -> None:
-    from vitriflow.elogbook.access import set_member
-
-    _write(config, out, lambda orm: set_member(orm, this_user(), experiment, login, role))
-    settled = configured(config, out)
-    if settled.access.acls:
-        from vitriflow.facility.access import publish_access
-
-        catalog = open_catalog(settled)
-        try:
-            _tell(publish_access(settled, catalog).problems)
-        finally:
-            catalog.close()
+    show(write(config, out, work), json)
 
 
 def access(
@@ -266,8 +258,8 @@ def access(
         for one in found
         for entry in one.people
     ]
-    _show(rows, json)
-    _tell(problems)
+    show(rows, json)
+    tell(problems)
     if problems:
         raise typer.Exit(1)
 
@@ -285,7 +277,7 @@ def audit(
     from vitriflow.elogbook.audit import list_audit
 
     names = ("id", "at", "login", "action", "subject", "details", "address")
-    catalog = _open(config, out)
+    catalog = opened(config, out)
     try:
         rows = catalog.read(
             lambda orm: [
@@ -295,14 +287,16 @@ def audit(
         )
     finally:
         catalog.close()
-    _show(rows, json)
+    show(rows, json)
 
 
-def _open(config: Path | None, out: Path | None) -> "Catalog":
+def opened(config: Path | None, out: Path | None) -> "Catalog":
+    """The catalog, open."""
     return open_catalog(configured(config, out))
 
 
-def _write(config: Path | None, out: Path | None, work: Any) -> Any:
+def write(config: Path | None, out: Path | None, work: Any) -> Any:
+    """Do something to the catalog in one transaction."""
     catalog = open_catalog(configured(config, out), create=True)
     try:
         return catalog.write(work)
@@ -310,12 +304,14 @@ def _write(config: Path | None, out: Path | None, work: Any) -> Any:
         catalog.close()
 
 
-def _tell(problems: list[str]) -> None:
+def tell(problems: list[str]) -> None:
+    """Print problems as errors are."""
     for problem in problems:
         typer.echo(problem, err=True)
 
 
-def _show(rows: list[dict[str, Any]], json: bool) -> None:
+def show(rows: list[dict[str, Any]], json: bool) -> None:
+    """Print rows as a table or as JSON."""
     if json:
         sys.stdout.buffer.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z) + b"\n")
         return

@@ -222,7 +222,9 @@ def _change(
     session: str | None, microscope: str | None, config: Path | None, out: Path | None, to: str
 ) -> None:
     from vitriflow.catalog import SessionState
-    from vitriflow.facility.activation import active_session, end_session
+    from vitriflow.cli.people import this_user
+    from vitriflow.facility.activation import active_session
+    from vitriflow.facility.logbook import change_session
 
     if (session is None) == (microscope is None):
         raise BadParameter(
@@ -243,7 +245,7 @@ def _change(
                     "Name the session; 'vitriflow status' shows them.",
                 )
             session = active.key
-        changed = end_session(catalog, str(session), SessionState(to))
+        changed = change_session(catalog, this_user(), str(session), SessionState(to))
     finally:
         catalog.close()
     typer.echo(f"Session {changed.key} is {changed.state}.")

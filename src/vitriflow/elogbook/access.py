@@ -143,6 +143,28 @@ def revoke_helpers(orm: OrmSession, session_id: int, person: Person | None = Non
     return rows
 
 
+def set_helper(orm: OrmSession, caller: Caller, key: str, login: str, *, helps: bool) -> Session:
+    """Let somebody log in for a session, or take that back, with its row in the audit log.
+
+    Raises
+    ------
+    BadParameter
+        When there's no such session or person, or the session is closed.
+    """
+    session = orm.scalar(select(Session).where(Session.key == key))
+    if session is None:
+        raise BadParameter("session", "the key of a session", repr(key)[:80])
+    person = find_person(orm, login)
+    if helps:
+        changed = add_helper(orm, session, person, caller.login)
+    else:
+        changed = bool(revoke_helpers(orm, session.id, person))
+        orm.flush()
+    details = {"person": person.login, "changed": changed}
+    audit(orm, caller, "helper.add" if helps else "helper.end", f"session {key}", details)
+    return session
+
+
 def set_member(orm: OrmSession, caller: Caller, experiment: str, login: str, role: str | None) -> Person:
     """Give somebody a role in an experiment (None: end the membership), with its row in the audit log.
 

@@ -77,6 +77,27 @@ def edit_grid(orm: OrmSession, caller: Caller, grid: Grid, **changes: Any) -> Gr
     return grid
 
 
+def find_grid(orm: OrmSession, experiment_id: int, box: str, position: int) -> Grid:
+    """The grid at a position of an experiment's box.
+
+    Raises
+    ------
+    BadParameter
+        When there's no such box or position.
+    """
+    query = (
+        select(Grid)
+        .join(GridBox, GridBox.id == Grid.box_id)
+        .where(GridBox.experiment_id == experiment_id, GridBox.name == box, Grid.position == position)
+    )
+    grid = orm.scalar(query)
+    if grid is None:
+        raise BadParameter(
+            "grid", "a box of this experiment and a position in it", f"{box!r}, position {position}"[:120]
+        )
+    return grid
+
+
 def list_boxes(orm: OrmSession, experiment_id: int) -> list[dict[str, Any]]:
     """An experiment's boxes with their grids, as pages and the API show them."""
     boxes = orm.scalars(

@@ -77,6 +77,20 @@ def note(
     return entry
 
 
+def find_entry(orm: OrmSession, experiment_id: int, number: int) -> LogEntry:
+    """An experiment's log entry by its number.
+
+    Raises
+    ------
+    BadParameter
+        When it has none of that number.
+    """
+    entry = orm.get(LogEntry, number)
+    if entry is None or entry.experiment_id != experiment_id:
+        raise BadParameter("log entry", "the number of an entry of this experiment", str(number))
+    return entry
+
+
 def edit_entry(
     orm: OrmSession, caller: Caller, entry: LogEntry, text: str, tags: Iterable[str] | None = None
 ) -> LogEntry:

@@ -106,6 +106,17 @@ def undo_marks(
     return undone
 
 
+def newest_marks(orm: OrmSession, session_id: int, exposures: Collection[int]) -> list[int]:
+    """Number of the newest mark of each of some exposures that isn't undone."""
+    wanted = set(exposures)
+    query = (
+        select(Mark.exposure_id, Mark.id)
+        .where(Mark.session_id == session_id, Mark.undone_at.is_(None))
+        .order_by(Mark.id)
+    )
+    return sorted({number: mark for number, mark in orm.execute(query) if number in wanted}.values())
+
+
 def list_marks(
     orm: OrmSession, session_id: int, exposure_id: int | None = None, limit: int = 200
 ) -> list[dict[str, Any]]:

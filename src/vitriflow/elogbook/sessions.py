@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Catalog, Event, Experiment, Microscope, Sample, Session, SessionState, now
+from vitriflow.elogbook.access import revoke_helpers
 from vitriflow.errors import BadParameter
 
 
@@ -120,6 +121,8 @@ def set_session_state(catalog: Catalog, key: str, state: SessionState) -> Sessio
         if session.state != state:
             session.state = state
             session.closed_at = now() if state == SessionState.CLOSED else None
+            if state == SessionState.CLOSED:
+                revoke_helpers(orm, session.id)  # who was let in for the session goes with it
             orm.add(Event(at=now(), session_id=session.id, text=f"Session {key} is now {state}"))
         return session
 

@@ -1,6 +1,7 @@
 """The finished micrographs of a processing as one STAR: all of them, or those within people's limits."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from sqlalchemy.orm import Session as OrmSession
@@ -9,6 +10,7 @@ from vitriflow.catalog import Catalog, views
 from vitriflow.elogbook.limits import for_export, within_all
 from vitriflow.elogbook.marks import verdicts_of
 from vitriflow.errors import BadParameter
+from vitriflow.exports._star import write_if_changed
 from vitriflow.exports._tables import Table
 from vitriflow.exports.relion import RelionProject
 
@@ -69,6 +71,23 @@ def micrographs_star(catalog: Catalog, processing_id: int, *, passing: bool) -> 
             "Wait for results, or change the limits; --all leaves the limits out.",
         )
     return Micrographs(project.text_of(table), len(table.rows), rejected, outside, table.path)
+
+
+def write_star_text(text: str, path: Path) -> Path:
+    """Put a STAR on disk, whole or not at all.
+
+    Raises
+    ------
+    BadParameter
+        When it can't be written there.
+    """
+    try:
+        write_if_changed(path, text)
+    except OSError as error:
+        raise BadParameter(
+            str(path), "a file that can be written", error.strerror or str(error), "Name another with --to."
+        ) from error
+    return path
 
 
 def _wanted(

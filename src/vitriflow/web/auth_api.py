@@ -7,10 +7,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Experiment, Person, Session
-from vitriflow.elogbook.access import Access, add_helper, helpers, revoke_helpers, set_member, who_may_log_in
-from vitriflow.elogbook.audit import audit, list_audit
+from vitriflow.elogbook.access import Access, helpers, set_helper, set_member, who_may_log_in
+from vitriflow.elogbook.audit import list_audit
 from vitriflow.elogbook.experiments import find_experiment
-from vitriflow.elogbook.people import caller_of, find_person, list_people, members
+from vitriflow.elogbook.people import caller_of, list_people, members
 from vitriflow.elogbook.permissions import Caller
 from vitriflow.elogbook.tokens import list_tokens
 from vitriflow.errors import BadParameter
@@ -179,6 +179,12 @@ def _members(orm: OrmSession, name: str) -> models.MembersAnswer:
     return models.MembersAnswer(experiment=experiment.name, members=shown)
 
 
+@router.get("/sessions/{key}/helpers", dependencies=[needs("session.helpers")])
+def list_helpers(request: Request, key: SessionKey) -> models.HelpersAnswer:
+    """Who may log in for this session besides operators and collaborators."""
+    return site_of(request).read(lambda orm: _helpers(orm, _session(orm, key)))
+
+
 @router.put("/sessions/{key}/helpers/{login}")
 def let_help(
     request: Request, caller: Annotated[Caller, needs("session.helpers")], key: SessionKey, login: Login
@@ -186,11 +192,8 @@ def let_help(
     """Let somebody log in to the microscope for this session; it ends with the session."""
 
     def work(orm: OrmSession) -> models.HelpersAnswer:
-        session = _session(orm, key)
-        person = find_person(orm, login)
-        changed = add_helper(orm, session, person, caller.login)
-        audit(orm, caller, "helper.add", f"session {key}", {"person": person.login, "changed": changed})
-        return _helpers(orm, session)
+        _session(orm, key)
+        return _helpers(orm, set_helper(orm, caller, key, login, helps=True))
 
     return site_of(request).catalog.write(work)
 
@@ -202,12 +205,8 @@ def end_help(
     """Take a helper's access back."""
 
     def work(orm: OrmSession) -> models.HelpersAnswer:
-        session = _session(orm, key)
-        person = find_person(orm, login)
-        ended = revoke_helpers(orm, session.id, person)
-        orm.flush()
-        audit(orm, caller, "helper.end", f"session {key}", {"person": person.login, "changed": bool(ended)})
-        return _helpers(orm, session)
+        _session(orm, key)
+        return _helpers(orm, set_helper(orm, caller, key, login, helps=False))
 
     return site_of(request).catalog.write(work)
 

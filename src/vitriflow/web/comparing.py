@@ -1,7 +1,7 @@
 """Two processings side by side: paired values of the exposures that both measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from vitriflow.web import words
 from vitriflow.web.lookup import Scene, find_scene
 from vitriflow.web.problems import NotFound
 from vitriflow.web.site import Site
+from vitriflow.web.table import SHOWN
 
 _POINTS = 1500  # drawn of a pair of columns
 
@@ -73,6 +74,22 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
         (name, str(old.get(name, "as in the template")), str(new.get(name, "as in the template")))
         for name in names
     ]
+
+
+def as_json(one: Scene, two: Scene) -> dict[str, Any]:
+    """A comparison as the API and the commands give it."""
+    assert one.processing is not None
+    assert two.processing is not None
+    pairs = differences(one.processing.parameters, two.processing.parameters)
+    return {
+        "first": one.processing.name,
+        "second": two.processing.name,
+        "counts": {
+            scene.processing.name: scene.snapshot.counts() for scene in (one, two) if scene.processing
+        },
+        "parameters": [{"name": name, "first": old, "second": new} for name, old, new in pairs],
+        "medians": [asdict(pair_of(one, two, name)) for name in SHOWN],
+    }
 
 
 def plot_of(left: NDArray[np.float64], right: NDArray[np.float64]) -> dict[str, Any] | None:

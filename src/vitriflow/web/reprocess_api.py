@@ -13,14 +13,13 @@ from vitriflow.exports import micrographs_star
 from vitriflow.facility.reprocess import reprocess, reprocess_fields
 from vitriflow.web.api import ProcessingName, SessionKey, json_answer
 from vitriflow.web.auth import needs
-from vitriflow.web.comparing import compared, differences, pair_of
+from vitriflow.web.comparing import as_json, compared
 from vitriflow.web.filters import Filter
 from vitriflow.web.lookup import find_scene
 from vitriflow.web.models import ErrorAnswer
 from vitriflow.web.problems import NotFound
 from vitriflow.web.selecting import filter_words, find_exposures
 from vitriflow.web.site import site_of
-from vitriflow.web.table import SHOWN
 
 Maker = Annotated[Caller, needs("session.reprocess")]
 Name = Annotated[str, Field(max_length=64)]
@@ -113,23 +112,7 @@ def compare(
 ) -> Response:
     """Two processings: medians over the exposures that both measured, counts, and parameters that differ."""
     site = site_of(request)
-    one, two = site.read(lambda db: compared(site, db, key, first or "", second or ""))
-    assert one.processing is not None
-    assert two.processing is not None
-    return json_answer(
-        {
-            "first": one.processing.name,
-            "second": two.processing.name,
-            "counts": {
-                scene.processing.name: scene.snapshot.counts() for scene in (one, two) if scene.processing
-            },
-            "parameters": [
-                {"name": name, "first": old, "second": new}
-                for name, old, new in differences(one.processing.parameters, two.processing.parameters)
-            ],
-            "medians": [asdict(pair_of(one, two, name)) for name in SHOWN],
-        }
-    )
+    return json_answer(as_json(*site.read(lambda db: compared(site, db, key, first or "", second or ""))))
 
 
 @router.get(

@@ -12,10 +12,11 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Alarm, Microscope, Node, Session, SessionState, now
+from vitriflow.catalog import Microscope, Node, Session, SessionState, now
 from vitriflow.elogbook.access import current_session
-from vitriflow.elogbook.audit import audit
+from vitriflow.elogbook.alarms import acknowledge_alarm
 from vitriflow.elogbook.permissions import Caller
+from vitriflow.errors import BadParameter
 from vitriflow.monitors import open_alarms
 from vitriflow.web.api import json_answer
 from vitriflow.web.auth import needs
@@ -175,12 +176,10 @@ def wall_api(request: Request) -> Response:
 
 def _acknowledge(request: Request, caller: Caller, alarm: int) -> None:
     def work(orm: OrmSession) -> None:
-        row = orm.get(Alarm, alarm)
-        if row is None:
-            raise NotFound("alarm", "the number of an alarm", str(alarm))
-        if row.acknowledged_at is None:
-            row.acknowledged_by, row.acknowledged_at = caller.login, now()
-            audit(orm, caller, "alarm.acknowledge", f"{row.rule} {row.subject}")
+        try:
+            acknowledge_alarm(orm, caller, alarm)
+        except BadParameter as error:
+            raise NotFound(error.thing, error.expected, error.found) from error
 
     site_of(request).catalog.write(work)
 
