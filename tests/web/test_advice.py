@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from vitriflow.web.advice import GO_ON
-from vitriflow.web.trends import WATCHED, Trend
+from vitriflow.facility.verdict.advice import GO_ON
+from vitriflow.facility.verdict.trends import WATCHED, Trend
 from vitriflow.web.verdict import Facts, judge
 
 FACTS: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 from tests.web.factory import World
 from tests.web.test_summary import summary_of
 from vitriflow.catalog import Event, now
-from vitriflow.web.trends import WATCHED, Trend, change_point, find_trend
+from vitriflow.facility.verdict.trends import WATCHED, Trend, change_point, find_trend
 from vitriflow.web.verdict import Facts, judge
 
 ICE = WATCHED[0]

@@ -134,6 +134,19 @@ def verdicts_of(orm: OrmSession, session_id: int) -> dict[int, str]:
     return {number: kind for number, kind in standing if kind != "comment"}
 
 
+def standing_marks_of(orm: OrmSession, session_id: int) -> tuple[dict[int, Mark], list[Mark]]:
+    """What people last said of a session's exposures (keep or reject, by exposure), and all comments, oldest first."""
+    query = select(Mark).where(Mark.session_id == session_id, Mark.undone_at.is_(None)).order_by(Mark.id)
+    verdicts: dict[int, Mark] = {}
+    comments: list[Mark] = []
+    for mark in orm.scalars(query):
+        if mark.kind == "comment":
+            comments.append(mark)
+        else:
+            verdicts[mark.exposure_id] = mark
+    return verdicts, comments
+
+
 def set_limits(
     orm: OrmSession,
     caller: Caller,

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from vitriflow.config import Config
 from vitriflow.elogbook import ImagingParameters
 from vitriflow.errors import BadConfig, BadParameter
 from vitriflow.facility.report_numbers import Columns, read_columns
+from vitriflow.facility.report_people import limits_said, people_said, verdict_of
 from vitriflow.facility.report_pictures import as_data, pictures
 from vitriflow.facility.report_plots import plots
 from vitriflow.facility.report_text import in_short, methods
@@ -168,13 +169,18 @@ def _gather(
         "version": vitriflow.__version__,
         "made_at": now(),
         "session": _session(orm, session) | {"last_finished_at": _last_finished(orm, chosen)},
-        "processing": None if chosen is None else {"name": chosen.name, "state": chosen.state},
+        "processing": None
+        if chosen is None
+        else {name: getattr(chosen, name) for name in ("name", "state", "selected", "selection")},
         "in_short": in_short(columns),
+        "verdict": asdict(verdict_of(orm, session, chosen, columns)),
         "counts": columns.counts,
         "statistics": columns.statistics(),
         "settings": _settings(session),
         "methods": methods(session, columns, records, _details(orm, session.id)),
         "set_aside": _set_aside(orm, session, chosen, columns),
+        "people": people_said(orm, session.id, columns),
+        "limits": limits_said(orm, chosen, columns),
         "optics": _optics(orm, session.id),
         "gain": _newest_gain(orm, session.id),
         "alarms": _alarms(orm, session.id),

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow import words
 from vitriflow.catalog import views
+from vitriflow.elogbook.limits import usable, within_all
+from vitriflow.elogbook.marks import verdicts_of
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -45,6 +47,10 @@ class Columns:
         Measured columns, (n,) each; NaN where not measured.
     usable
         Good to go on with, as the session's page counts it, (n,).
+    passing
+        Within the limits that people set, (n,).
+    verdicts
+        What people last said, by exposure: keep or reject.
     came_in
         Exposures of the session, or those that the processing is for.
     """
@@ -55,7 +61,10 @@ class Columns:
     times: FloatArray
     values: dict[str, FloatArray]
     usable: BoolArray
+    passing: BoolArray
+    verdicts: dict[int, str]
     came_in: int
+    whole: bool = True  # the processing is for all exposures, those to come too
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -128,50 +137,32 @@ def read_columns(orm: OrmSession, session_id: int, processing: views.ProcessingV
     ids = np.array([row[0] for row in rows], dtype=np.int64)
     doubtful = np.array([row[4] in _DOUBTFUL for row in rows], dtype=bool)
     limits = (views.newest_limits(orm, processing.id) if processing else None) or {"values": {}}
+    passing = within_all(values, limits["values"], len(ids))
+    said = verdicts_of(orm, session_id)
     return Columns(
         ids=ids,
         status=status,
         reason=np.array([row[3] or "" for row in rows], dtype="U64"),
         times=np.array([_seconds(row[5]) for row in rows], dtype=float),
         values=values,
-        usable=_usable(
-            ids, status, doubtful, _within(values, limits["values"], len(ids)), _marks(orm, session_id)
+        usable=usable(
+            status == "done",
+            status == "rejected",
+            doubtful,
+            passing,
+            _said(ids, said, "keep"),
+            _said(ids, said, "reject"),
         ),
+        passing=passing,
+        verdicts=said,
+        whole=chosen is None,
         came_in=views.count_exposures(orm, session_id)[0] if chosen is None else len(chosen),
     )
 
 
+def _said(ids: NDArray[np.int64], said: dict[int, str], kind: str) -> BoolArray:
+    return np.asarray(np.isin(ids, [number for number, one in said.items() if one == kind]))
+
+
 def _seconds(moment: datetime | None) -> float:
     return float("nan") if moment is None else moment.astimezone(UTC).timestamp()
-
-
-def _marks(orm: OrmSession, session_id: int) -> dict[int, str]:
-    """What people last said of exposures: keep or reject."""
-    return {
-        number: kind for number, kind in views.standing_marks(orm, session_id) if kind in ("keep", "reject")
-    }
-
-
-def _within(values: dict[str, FloatArray], limits: dict[str, Any], n: int) -> BoolArray:
-    """Within all limits that people set; in single precision, as the page compares."""
-    kept = np.ones(n, dtype=bool)
-    for name, (low, high) in limits.items():
-        if name in values:
-            single = values[name].astype(np.float32).astype(np.float64)
-            kept &= np.isfinite(single)
-            kept &= (single >= low) if low is not None else True
-            kept &= (single <= high) if high is not None else True
-    return kept
-
-
-def _usable(
-    ids: NDArray[np.int64],
-    status: NDArray[Any],
-    doubtful: BoolArray,
-    within: BoolArray,
-    marks: dict[int, str],
-) -> BoolArray:
-    keep = np.isin(ids, [number for number, kind in marks.items() if kind == "keep"])
-    reject = np.isin(ids, [number for number, kind in marks.items() if kind == "reject"])
-    good = (status == "done") & ~doubtful & within & ~reject
-    return np.asarray(good | (np.isin(status, ("done", "rejected")) & keep))

@@ -78,6 +78,8 @@ class Snapshot:
         Exposures of the session (of a processing of some: those), those included that no processing has taken up yet.
     growing
         Exposures seen on disk that aren't whole yet.
+    whole
+        Whether the processing is for all exposures of the session, those to come too.
     """
 
     change: int
@@ -91,6 +93,7 @@ class Snapshot:
     lexicon: Lexicon
     came_in: int = 0
     growing: int = 0
+    whole: bool = True
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -249,7 +252,8 @@ class _Store:
             if tuple(row[0] for row in problems) != self.problems:
                 self.shown = self._with_problems(problems)
             if (came_in, growing) != (self.shown.came_in, self.shown.growing):
-                self.shown = replace(self.shown, came_in=came_in, growing=growing)
+                whole = self.chosen is None
+                self.shown = replace(self.shown, came_in=came_in, growing=growing, whole=whole)
             return self.shown
 
     def _count(self, db: OrmSession, session_id: int) -> int:

@@ -159,7 +159,8 @@ def _facts(
         )
         known = snapshot.cache[key] = (stamp, numbers, limited)
     _, (usable_count, fit, motion), limited = known
-    quiet = time.time() - last if last is not None and session.state == "active" else 0.0
+    awaits = session.state == "active" and snapshot.whole
+    quiet = time.time() - last if last is not None and awaits else 0.0
     facts = Facts(
         total=counts.total,
         finished=counts.total - counts.open,

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from vitriflow.web import words
+from vitriflow import words
 
 if TYPE_CHECKING:
-    from vitriflow.web.verdict import Facts
+    from vitriflow.facility.verdict.judge import Facts
 
 GO_ON = "Go on collecting."
 _TREND = {
