@@ -59,6 +59,7 @@ bench-full: $(READY) services  ## all benchmarks, hours
 
 soak: $(READY)  ## an unattended session with everything going wrong at random, into results/ (SOAK=1000, as root for all faults)
 	@$(BIN)/python -m benchmarks.soak --exposures $(SOAK)
+	@VITRIFLOW_MANY_FILES=50000 $(BIN)/python -m pytest -q tests/facility/test_transfer.py -k many_small_files
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) demo results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

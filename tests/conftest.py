@@ -5,11 +5,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+
+# Tests run two at a time, and threads of numeric libraries that wait for each other spin: one each, before any
+# of them is loaded. Programs that tests start have what their configuration says.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 # The same examples every time, so that a change is judged by what it changed; 'make fuzz' draws new ones.
-settings.register_profile("steady", derandomize=True, deadline=None, database=None)
-settings.register_profile("fuzz", deadline=None, print_blob=True)
+# A busy machine may be slow to draw them: that's no failure.
+SLOW = [HealthCheck.too_slow]
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW
+)
+settings.register_profile("fuzz", deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.load_profile("fuzz" if os.environ.get("VITRIFLOW_FUZZ") == "1" else "steady")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -40,6 +49,9 @@ def chromium() -> str:
     if path is None:
         _unavailable("Chromium", "run 'make services' as root")
     assert path is not None
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)  # 5 s are too few for a busy machine
     return path
 
 

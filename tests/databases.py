@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,31 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_database()
 
 
+@cache
+def _newest() -> bytes:
+    """What stands in the file of an SQLite catalog that has just been made."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Catalog(f"sqlite:///{folder}/catalog.db")
+        upgrade(made)
+        made.close()
+        return Path(folder, "catalog.db").read_bytes()
+
+
+def new_sqlite(path: Path) -> Catalog:
+    """An up-to-date catalog in an SQLite file, which is new or of this version; migrations ran once for all."""
+    if not path.exists():
+        path.write_bytes(_newest())
+    return Catalog(f"sqlite:///{path}")
+
+
 @pytest.fixture
 def catalog(empty_url: str) -> Iterator[Catalog]:
     """An up-to-date catalog, once for each kind of server."""
-    made = Catalog(empty_url)
-    upgrade(made)
+    if empty_url.startswith("sqlite:///"):
+        made = new_sqlite(Path(empty_url.removeprefix("sqlite:///")))
+    else:
+        made = Catalog(empty_url)
+        upgrade(made)
     yield made
     made.close()
 
@@ -44,7 +65,6 @@ def catalog(empty_url: str) -> Iterator[Catalog]:
 @pytest.fixture
 def sqlite_catalog(tmp_path: Path) -> Iterator[Catalog]:
     """An up-to-date catalog in an SQLite file."""
-    made = Catalog(f"sqlite:///{tmp_path / 'only.db'}")
-    upgrade(made)
+    made = new_sqlite(tmp_path / "only.db")
     yield made
     made.close()

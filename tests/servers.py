@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -66,7 +67,7 @@ class PostgresServer:
         """Stop it by its own process id; SIGINT disconnects clients (a fast shutdown)."""
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
     def new_database(self) -> str:
@@ -102,6 +103,13 @@ def _ids_to_run_as() -> tuple[int, int] | None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, below those that the kernel gives to outgoing connections.
+
+    One of those could be taken between now and the server's start, or while a test has stopped its server:
+    even by a client that tries to reach that very server.
+    """
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.servers import free_port
+
 BASE = "dc=lab,dc=org"
 ROOT_DN = f"cn=admin,{BASE}"
 ROOT_PASSWORD = "root of the directory"
@@ -40,7 +42,7 @@ class Slapd:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         (folder / "db").mkdir(parents=True)
         _run(
@@ -88,7 +90,7 @@ class Slapd:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
     def load(self, ldif: str) -> None:
@@ -115,12 +117,6 @@ def _run(*command: str, stdin: str | None = None) -> str:
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
     return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _slapd() -> str:

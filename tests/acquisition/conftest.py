@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitriflow.catalog import Catalog, upgrade
+from tests.databases import new_sqlite
+from vitriflow.catalog import Catalog
 from vitriflow.elogbook import open_session
 
 
@@ -28,8 +29,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
-    upgrade(catalog)
+    catalog = new_sqlite(tmp_path / "catalog.db")
     yield catalog
     catalog.close()
 

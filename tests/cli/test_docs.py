@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,15 @@ def shown() -> list[tuple[str, str]]:
     return [(name_of(page), line) for page in PAGES for line in commands(page)]
 
 
+@cache
+def whole_command() -> Any:
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize(("page", "line"), shown())
 def test_every_command_shown_exists_with_its_options(page: str, line: str) -> None:
     line = re.sub(r"\$\([^)]*\)", "FILE", line).split(" > ")[0].rstrip(" &")
-    command: Any = typer.main.get_command(app)
+    command = whole_command()
     words = shlex.split(line)
     while words and not words[0].startswith("-") and (inside := getattr(command, "commands", None)):
         inner = inside.get(words[0])

@@ -10,8 +10,9 @@ import blake3
 import pytest
 from typer.testing import CliRunner
 
+from tests.databases import new_sqlite
 from tests.web.people import PASSWORD, Facility, facility
-from vitriflow.catalog import Catalog, Exposure, now, upgrade
+from vitriflow.catalog import Exposure, now
 from vitriflow.cli.app import app
 from vitriflow.cli.remote import Server
 from vitriflow.errors import BadParameter, VitriflowError
@@ -150,8 +151,7 @@ def test_an_address_that_would_give_a_token_away_is_refused(url: str) -> None:
 def out(tmp_path: Path) -> Path:
     store = tmp_path / "store"
     store.mkdir()
-    catalog = Catalog(f"sqlite:///{store / 'catalog.db'}")
-    upgrade(catalog)
+    catalog = new_sqlite(store / "catalog.db")
     catalog.close()
     return store
 

@@ -102,7 +102,7 @@ def test_serve_shows_the_session(processed: Processed) -> None:
     house = processed.house
     with house.running("serve", "--port", "0") as server:
         address = until(lambda: re.search(r"http://127\.0\.0\.1:([1-9]\d*)/", house.said))
-        with urllib.request.urlopen(f"{address.group(0)}api/sessions", timeout=30) as answer:
+        with urllib.request.urlopen(f"{address.group(0)}api/sessions", timeout=120) as answer:
             assert processed.key in json.dumps(json.load(answer))
         assert server.poll() is None
 
@@ -115,9 +115,9 @@ def test_run_with_serve_serves_while_it_watches_and_takes_the_pages_down_with_it
         found = until(lambda: re.search(r"pages on\s+http://127\.0\.0\.1:([1-9]\d*)/", house.said))
         address = found.group(0).split()[-1]
         until(lambda: "2 done" in house.said)
-        with urllib.request.urlopen(f"{address}api/sessions", timeout=30) as answer:
+        with urllib.request.urlopen(f"{address}api/sessions", timeout=120) as answer:
             assert house.session().key in json.dumps(json.load(answer))
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(address, timeout=5)

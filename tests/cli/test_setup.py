@@ -14,7 +14,7 @@ from tests.facility.command import House
 
 
 def test_version_and_help_answer(house: House) -> None:
-    assert house.vitriflow("--version").stdout.strip() == vitriflow.__version__
+    assert house.vitriflow("--version", here=False).stdout.strip() == vitriflow.__version__
     assert "doctor" in house.vitriflow("--help").stdout
 
 
@@ -92,7 +92,7 @@ def test_an_error_in_the_configuration_names_its_line(
 
 
 def test_a_configuration_that_is_not_there_is_told(house: House) -> None:
-    done = house.vitriflow("status", "--config", "elsewhere.toml", expect=2)
+    done = house.vitriflow("status", "--config", "elsewhere.toml", expect=2, here=False)
     assert "vitriflow init" in done.stderr
 
 

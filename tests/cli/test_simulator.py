@@ -37,7 +37,7 @@ def test_an_interrupted_microscope_stops_cleanly_and_leaves_a_movie_cut_off(hous
     with house.running(*call) as process:
         until(lambda: list((house.folder / "play").rglob("*_Fractions.mrc")))
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(120) == 130
     (movie,) = (house.folder / "play").rglob("*_Fractions.mrc")
     assert house.vitriflow("validate", movie, expect=1)
     assert not (house.folder / "play" / ".pool").exists()

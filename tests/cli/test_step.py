@@ -124,7 +124,7 @@ def test_standard_output_is_nothing_but_json_and_without_it_reads_as_text(
 
 
 def test_an_unknown_step_names_those_there_are(house: House) -> None:
-    done = house.vitriflow("step", "run", "motion.nativ", "a.mrc", "--out", "out", expect=2)
+    done = house.vitriflow("step", "run", "motion.nativ", "a.mrc", "--out", "out", expect=2, here=True)
     assert "motion.native" in done.stderr
 
 
@@ -138,11 +138,13 @@ def test_an_unknown_step_names_those_there_are(house: House) -> None:
     ],
 )
 def test_a_wrong_setting_is_refused_with_what_is_known(house: House, setting: str, words: str) -> None:
-    done = house.vitriflow("step", "run", "pick.dog", "a.mrc", "--out", "o", "--set", setting, expect=2)
+    done = house.vitriflow(
+        "step", "run", "pick.dog", "a.mrc", "--out", "o", "--set", setting, expect=2, here=True
+    )
     assert words in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_any_work(house: House) -> None:
     (house.folder / "taken").write_text("a file")
     call = ("step", "run", "debug.noop", "a.mrc", "--out", "taken/out")
-    assert "can be written" in house.vitriflow(*call, expect=2).stderr
+    assert "can be written" in house.vitriflow(*call, expect=2, here=True).stderr

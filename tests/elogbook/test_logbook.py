@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitriflow.catalog import Audit, Catalog, Experiment, Grid, LogEntry, Sample, upgrade
+from tests.databases import new_sqlite
+from vitriflow.catalog import Audit, Catalog, Experiment, Grid, LogEntry, Sample
 from vitriflow.elogbook.boxes import create_box, edit_grid, list_boxes
 from vitriflow.elogbook.entries import (
     as_html,
@@ -41,8 +42,7 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
-    upgrade(catalog)
+    catalog = new_sqlite(tmp_path / "catalog.db")
     yield catalog
     catalog.close()
 

@@ -11,9 +11,10 @@ import numpy as np
 from blake3 import blake3
 from sqlalchemy import select
 
+from tests.databases import new_sqlite
 from tests.facility.command import PATIENT_S
 from vitriflow.acquisition.copying import is_temporary
-from vitriflow.catalog import Catalog, Event, Exposure, FileState, SourceFile, upgrade
+from vitriflow.catalog import Event, Exposure, FileState, SourceFile
 from vitriflow.config import Config
 from vitriflow.elogbook import open_session
 from vitriflow.facility.acquire import AcquireReport, SessionAcquisition
@@ -46,8 +47,7 @@ class Acquiring:
         self.source = source or folder / "tem1 disk"
         self.source.mkdir(parents=True, exist_ok=True)
         self.root = folder / "root"
-        self.catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
-        upgrade(self.catalog)
+        self.catalog = new_sqlite(folder / "catalog.db")
         times = {"scan_interval_s": 0.05, "quiet_s": 0.1, "patience_s": 0.6}
         microscopes = settings.pop("microscopes", {})
         self.config = Config.model_validate(

@@ -1,23 +1,28 @@
 """The ``vitriflow`` command as a user types it, in a folder of its own, and what it left behind."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 from sqlalchemy import select
 
 from vitriflow.catalog import Attempt, Catalog, Event, Exposure, Measure, Processing, ResultRow, Session
+from vitriflow.cli import main
 from vitriflow.pipeline import Counts, counts
 
 PATIENT_S = 240.0  # nothing here needs that long, even on a busy machine
+# Commands that start workers, serve, take signals, or set the threads of the process that they run in
+OWN = {"run", "serve", "acquire", "process", "up", "demo", "simulate", "step run"}
 QUICK = """\
 [acquisition]
 scan_interval_s = 0.2
@@ -26,7 +31,7 @@ patience_s = {patience_s}
 
 [compute]
 workers = {workers}
-threads_per_worker = 2
+threads_per_worker = 1
 gpus = []
 """
 
@@ -59,10 +64,24 @@ class House:
 
     # -- the command ----------------------------------------------------------------------
 
-    def vitriflow(self, *arguments: object, expect: int = 0) -> "subprocess.CompletedProcess[str]":
-        """Run the command to its end; its exit code has to be the one expected."""
-        done = subprocess.run(
-            self._command(arguments),
+    def vitriflow(
+        self, *arguments: object, expect: int = 0, here: bool | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run the command to its end; its exit code has to be the one expected.
+
+        Those that need one run in a process of their own. To the others it would add an interpreter's
+        start and nothing else, so they run in this one, unless told otherwise.
+        """
+        words = [str(argument) for argument in arguments]
+        if here is None:
+            here = not self.prefix and words[0] not in OWN and " ".join(words[:2]) not in OWN
+        done = self._run_here(words) if here else self._run_apart(words)
+        assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def _run_apart(self, words: list[str]) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            self._command(words),
             capture_output=True,
             text=True,
             timeout=PATIENT_S,
@@ -70,12 +89,28 @@ class House:
             env=_environment(),
             check=False,
         )
-        assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
 
-    def json(self, *arguments: object, expect: int = 0) -> Any:
+    def _run_here(self, words: list[str]) -> "subprocess.CompletedProcess[str]":
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+        code: object = 0
+        with (
+            chdir(self.folder),
+            patch.dict(os.environ, _environment(), clear=True),
+            patch.object(sys, "argv", ["vitriflow", *words]),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code
+        said, complained = (stream.buffer.getvalue().decode("utf-8") for stream in (out, err))  # type: ignore[attr-defined]
+        code = code if isinstance(code, int) else int(code is not None)
+        return subprocess.CompletedProcess(words, code, said, complained)
+
+    def json(self, *arguments: object, expect: int = 0, here: bool | None = None) -> Any:
         """What the command prints with --json."""
-        return json.loads(self.vitriflow(*arguments, "--json", expect=expect).stdout)
+        return json.loads(self.vitriflow(*arguments, "--json", expect=expect, here=here).stdout)
 
     @contextmanager
     def running(self, *arguments: object) -> "Iterator[subprocess.Popen[bytes]]":
@@ -94,7 +129,7 @@ class House:
         finally:
             kill_group(process)
 
-    def _command(self, arguments: tuple[object, ...]) -> list[str]:
+    def _command(self, arguments: Iterable[object]) -> list[str]:
         return [*self.prefix, sys.executable, "-m", "vitriflow.cli", *map(str, arguments)]
 
     @property
@@ -189,4 +224,4 @@ def kill_group(process: "subprocess.Popen[bytes]") -> None:
     """End all that one command started, at once: what a power cut leaves, short of the disk."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(120)

@@ -9,7 +9,8 @@ import numpy as np
 from blake3 import blake3
 from sqlalchemy import select, update
 
-from vitriflow.catalog import Catalog, FileState, Session, SourceFile, now, upgrade
+from tests.databases import new_sqlite
+from vitriflow.catalog import FileState, Session, SourceFile, now
 from vitriflow.config import Config
 from vitriflow.elogbook import open_session, write_session_record
 from vitriflow.formats import write_mrc
@@ -32,8 +33,7 @@ class Custody:
         self.root = folder / "data"
         self.root.mkdir(parents=True)
         self.config = Config.model_validate({"storage": {"root": self.root}, **sections})
-        self.catalog = Catalog(self.config.catalog_url)
-        upgrade(self.catalog)
+        self.catalog = new_sqlite(self.config.storage.root / "catalog.db")
         self.add_session("s1")
 
     def add_session(self, key: str, *, microscope: str = "tem1", source: Path | None = None) -> Session:

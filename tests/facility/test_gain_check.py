@@ -16,9 +16,10 @@ import typer
 from sqlalchemy import select
 from typer.testing import CliRunner
 
+from tests.databases import new_sqlite
 from tests.kernels.gain_movies import camera_gain, spec
 from tests.web.conftest import running
-from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, Session, now, upgrade
+from vitriflow.catalog import Catalog, Event, Exposure, ExposureState, Session, now
 from vitriflow.cli.gain import gain as gain_command
 from vitriflow.elogbook import open_session
 from vitriflow.errors import BadFile, BadImage, BadParameter, Reason
@@ -229,8 +230,7 @@ class Live:
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Live]:
-    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
-    upgrade(catalog)
+    catalog = new_sqlite(tmp_path / "catalog.db")
     made = open_session(
         catalog,
         key="s1",

@@ -18,7 +18,7 @@ from vitriflow.catalog import Task
 from vitriflow.simulate import Fault
 
 pytestmark = pytest.mark.slow
-EXPOSURES, KILLS = 10, 6
+EXPOSURES, KILLS = 10, 4
 MEASURED = {
     "motion": ("status", "frame_shifts_A", "total_A", "mean_intensity", "hot_pixels"),
     "ctf": ("status", "defocus_u_A", "defocus_v_A", "defocus_angle_deg", "fit_resolution_A"),
@@ -53,14 +53,14 @@ def killed(played: Played, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ho
             if number % 3:
                 until(lambda: _running(house))
             ready = group_of(process)
-            time.sleep(rng.uniform(0.0, 1.5 if number % 3 else 4.0))
+            time.sleep(rng.uniform(0.0, 1.5 if number % 3 else 2.0))
             if number % 2:
                 os.kill(process.pid, signal.SIGKILL)  # the coordinator alone: its workers have to notice
-                process.wait(30)
-                until(lambda ready=ready: not any(map(psutil.pid_exists, ready)), 60)
+                process.wait(120)
+                until(lambda ready=ready: not any(map(psutil.pid_exists, ready)))
             else:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
+                process.wait(120)
         hits += _running(house) > 0
         assert house.counts().reconciles
     house.vitriflow("run", played.source, "--once", *played.settings)

@@ -20,7 +20,8 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from vitriflow.catalog import Alarm, Catalog, Event, now, upgrade
+from tests.databases import new_sqlite
+from vitriflow.catalog import Alarm, Catalog, Event, now
 from vitriflow.config import Config, load_config
 from vitriflow.facility.notices import Notifier, is_within, try_notices
 from vitriflow.monitors import Level, Reading, open_alarms, settle_alarms
@@ -87,8 +88,7 @@ def webhook(status: int = 200) -> Iterator[tuple[list[Any], int]]:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    found = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
-    upgrade(found)
+    found = new_sqlite(tmp_path / "catalog.db")
     yield found
     found.close()
 

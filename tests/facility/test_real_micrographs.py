@@ -189,10 +189,10 @@ _INKED = """() => {
 
 def test_the_session_page_counts_them(finished: Finished, pages: str) -> None:
     key = finished.house.session().key
-    with urllib.request.urlopen(f"{pages}/api/sessions/{key}/counts", timeout=30) as answer:
+    with urllib.request.urlopen(f"{pages}/api/sessions/{key}/counts", timeout=120) as answer:
         told = json.load(answer)
     counts = finished.house.counts().exposures
     assert told["counts"]["total"] == counts.came_in
     assert (told["counts"]["done"], told["counts"]["quarantined"]) == (counts.done, counts.quarantined)
-    with urllib.request.urlopen(f"{pages}/sessions/{key}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{pages}/sessions/{key}", timeout=120) as answer:
         assert next(iter(finished.truth)).removesuffix(".mrc") in answer.read().decode()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from tests.databases import postgres
+from tests.databases import new_sqlite, postgres
 from tests.facility.command import House
 from tests.facility.conftest import Played
 from tests.facility.custody import NAMES, Custody
@@ -178,9 +178,7 @@ def add_exposure(orm: Any, session: int, processing: int, key: str) -> int:
 
 
 def fresh(custody: Custody, name: str = "new.db") -> Catalog:
-    catalog = Catalog(f"sqlite:///{custody.folder / name}")
-    upgrade(catalog)
-    return catalog
+    return new_sqlite(custody.folder / name)
 
 
 def number_of(catalog: Catalog, model: Any) -> int:

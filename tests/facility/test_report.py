@@ -13,11 +13,11 @@ import orjson
 import pytest
 from sqlalchemy import select
 
+from tests.databases import new_sqlite
 from tests.web.conftest import OUTCOMES
 from tests.web.factory import World, make_world
 from vitriflow.catalog import (
     Alarm,
-    Catalog,
     Event,
     Limits,
     LogEntry,
@@ -27,7 +27,6 @@ from vitriflow.catalog import (
     Session,
     SessionState,
     now,
-    upgrade,
 )
 from vitriflow.config import Config
 from vitriflow.errors import BadConfig, BadParameter
@@ -39,8 +38,7 @@ EVIL = "<img src=https://evil.example/x onerror=alert(1)><script>document.title=
 
 
 def make(folder: Path, **names: Any) -> World:
-    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
-    upgrade(catalog)
+    catalog = new_sqlite(folder / "catalog.db")
     world = make_world(folder, catalog=catalog, **names)
     start = now() - timedelta(minutes=40)
     for number, outcome in enumerate(OUTCOMES):

@@ -21,19 +21,31 @@ from vitriflow.facility.service.releasing import ReleaseKeeper
 
 __all__ = ["postgres"]
 SILENT = "import time; print('.', flush=True); time.sleep(600)"
-LIVELY = "import time\nwhile True: print('.', flush=True); time.sleep(0.05)"
+LIVELY = (
+    "import sys, time\n"
+    "while True: print('.', flush=True); open(sys.argv[1], 'a').write('.'); time.sleep(0.02)"
+)
 
 
-def test_a_child_that_hangs_is_told_of_then_killed_and_started_again_and_others_go_on() -> None:
+def test_a_child_that_hangs_is_told_of_then_killed_and_started_again_and_others_go_on(tmp_path: Path) -> None:
     told: list[str] = []
-    children = Children(lambda _severity, text: told.append(text), hangs_s=0.5, given_up_s=1.5)
+    clock, beats = [0.0], tmp_path / "beats"
+    beats.touch()
+    children = Children(
+        lambda _severity, text: told.append(text), lambda: clock[0], hangs_s=3.0, given_up_s=6.0
+    )
     jobs = {
         "hangs": Job((sys.executable, "-c", SILENT), "The silent one"),
-        "lives": Job((sys.executable, "-c", LIVELY), "The lively one"),
+        "lives": Job((sys.executable, "-c", LIVELY, str(beats)), "The lively one"),
     }
 
     def pids() -> dict[str, int]:
+        """A second passes, in which the lively one says something, however slow this machine is."""
         children.want(jobs)
+        said = beats.stat().st_size
+        until(lambda: beats.stat().st_size > said + 1)
+        children.want(jobs)
+        clock[0] += 1.0
         return children.pids()
 
     try:

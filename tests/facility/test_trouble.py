@@ -46,7 +46,7 @@ def trickle(content: bytes, path: Path, seconds: float) -> threading.Thread:
 def end(process: "subprocess.Popen[bytes]") -> None:
     """Ask a run to end, as Ctrl-C does; it has to end well."""
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
 
 
 def test_a_growing_movie_is_waited_for_and_taken_whole(house: House, copied: Callable[[int], Played]) -> None:

@@ -62,7 +62,11 @@ def _use(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_a_file_with_wrong_bytes_raises_nothing_but_bad_file(
     tmp_path: Path, whole: dict[str, Path], name: str, data: st.DataObject

@@ -282,7 +282,11 @@ def test_a_doubled_movie_and_latin_1_names_are_met(tmp_path: Path) -> None:
     assert mdoc.problems == ["1 movies are named more than once, first a_1.tif"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_damaged_metadata_raise_nothing_but_bad_file(
     tmp_path: Path, real_data: Path, data: st.DataObject

@@ -6,7 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from vitriflow.catalog import Catalog, Exposure, ExposureState, Measure, Processing, Session, now, upgrade
+from tests.databases import new_sqlite
+from vitriflow.catalog import Catalog, Exposure, ExposureState, Measure, Processing, Session, now
 from vitriflow.elogbook import open_session
 
 
@@ -47,8 +48,7 @@ class Day:
 
 @contextmanager
 def day(folder: Path, settings: dict[str, Any] | None = None) -> Iterator[Day]:
-    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
-    upgrade(catalog)
+    catalog = new_sqlite(folder / "catalog.db")
     session = open_session(
         catalog, key="s1", source=folder, microscope="tem1", experiment="e", sample="apo",
         settings=settings or {}, root_of=lambda _when: folder / "root", mode="copy",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from tests.databases import new_sqlite
 from vitriflow.catalog import (
     Alarm,
     Catalog,
@@ -16,7 +17,6 @@ from vitriflow.catalog import (
     SessionState,
     SourceFile,
     now,
-    upgrade,
 )
 from vitriflow.config import Config
 from vitriflow.elogbook import open_session, set_session_state
@@ -40,8 +40,7 @@ Rows = Callable[..., None]
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    found = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
-    upgrade(found)
+    found = new_sqlite(tmp_path / "catalog.db")
     yield found
     found.close()
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from sqlalchemy import func, select
 
+from tests.databases import new_sqlite
 from tests.pipeline.conftest import House, chain
-from vitriflow.catalog import Catalog, Exposure, Measure, ResultRow, Task, TaskState, upgrade
+from vitriflow.catalog import Exposure, Measure, ResultRow, Task, TaskState
 from vitriflow.errors import Reason
 from vitriflow.pipeline import GroupReturn, Settings
 from vitriflow.pipeline.intake import Intake
@@ -30,8 +31,7 @@ class Bookkeeping(RuleBasedStateMachine):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory(prefix="vf-book-")
         folder = Path(self._folder.name)
-        catalog = Catalog(f"sqlite:///{folder / 'c.db'}")
-        upgrade(catalog)
+        catalog = new_sqlite(folder / "c.db")
         self.house = House(catalog, folder)
         self.house.start(chain())
         self.n = 0
@@ -124,5 +124,5 @@ class Bookkeeping(RuleBasedStateMachine):
 
 TestBookkeeping = Bookkeeping.TestCase
 TestBookkeeping.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

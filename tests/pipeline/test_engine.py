@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from tests.pipeline.conftest import House, chain, wait_for
+from tests.pipeline.conftest import PATIENT_S, House, chain, wait_for
 from vitriflow.catalog import Attempt, Exposure, Processing, ResultRow, Task, now
 from vitriflow.errors import BadParameter, Busy
 from vitriflow.pipeline import LocalPool, explain, parse_template, start_processing
@@ -138,7 +138,7 @@ def test_a_growing_file_is_left_alone_until_it_is_complete(house: House) -> None
     wait_for(lambda: house.counts().exposures.done == 4)
     stop.set()
     coordinator.wake()
-    thread.join(10)
+    thread.join(PATIENT_S)
     assert not thread.is_alive()
 
 
@@ -162,7 +162,7 @@ def test_a_second_coordinator_is_refused_with_the_name_of_the_first(house: House
         house.run()
     stop.set()
     first.wake()
-    thread.join(10)
+    thread.join(PATIENT_S)
     assert house.run().exposures.done == 1  # it was given back
 
 
@@ -176,7 +176,7 @@ def test_a_stop_leaves_nothing_running_and_the_next_run_finishes_the_work(house:
     wait_for(lambda: house.counts().nodes.get("motion") and house.counts().nodes["motion"].done >= 1)
     stop.set()
     coordinator.wake()
-    thread.join(10)
+    thread.join(PATIENT_S)
     assert sum(tally.running for tally in house.counts().nodes.values()) == 0
     coordinator._flights._executor.shutdown()
     assert house.run().exposures.done == 8
@@ -213,7 +213,7 @@ def test_an_input_output_error_is_tried_again_and_the_attempt_is_kept(house: Hou
     thread.start()
     wait_for(lambda: house.catalog.read(lambda s: s.scalar(select(func.count()).select_from(Attempt))))
     marker.unlink()
-    thread.join(20)
+    thread.join(PATIENT_S)
     assert house.states("m1_flaky") == {"motion": "done", "ctf": "done", "pick": "done"}
     attempt = house.catalog.read(lambda s: s.scalars(select(Attempt)).first())
     assert (attempt.number, attempt.reason_code) == (1, "file.unreadable")

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.pipeline.conftest import wait_for
+from tests.pipeline.conftest import PATIENT_S, wait_for
 from vitriflow.pipeline import CallStopped, LocalPool, WorkerDied, count_gpus
 
 
@@ -70,28 +70,28 @@ def test_a_killed_worker_fails_only_its_own_call(pool: LocalPool) -> None:
     sleeping = pool.submit(_sleep, 1.0)
     dying = pool.submit(_kill_yourself)
     with pytest.raises(WorkerDied, match="signal 9"):
-        dying.result(30)
-    assert sleeping.result(30)
-    assert pool.submit(_pid).result(30)
+        dying.result(PATIENT_S)
+    assert sleeping.result(PATIENT_S)
+    assert pool.submit(_pid).result(PATIENT_S)
 
 
 def test_an_idle_worker_that_is_killed_is_replaced(pool: LocalPool) -> None:
-    pool.submit(_pid).result(30)
+    pool.submit(_pid).result(PATIENT_S)
     before = pool.pids()
     for pid in before:
         os.kill(pid, 9)
-    assert pool.submit(_pid).result(30) not in before
+    assert pool.submit(_pid).result(PATIENT_S) not in before
     wait_for(lambda: len(pool.pids()) == 2 and not set(before) & set(pool.pids()))
 
 
 def test_a_worker_that_exits_is_told_with_its_code(pool: LocalPool) -> None:
     with pytest.raises(WorkerDied, match="exit code 3"):
-        pool.submit(_exit).result(30)
+        pool.submit(_exit).result(PATIENT_S)
 
 
 def test_an_error_of_the_call_comes_back_as_itself(pool: LocalPool) -> None:
     with pytest.raises(KeyError, match="that"):
-        pool.submit(_fail).result(30)
+        pool.submit(_fail).result(PATIENT_S)
 
 
 def test_a_running_call_can_be_stopped(pool: LocalPool) -> None:
@@ -99,17 +99,17 @@ def test_a_running_call_can_be_stopped(pool: LocalPool) -> None:
     wait_for(future.running)
     assert future.cancel()
     with pytest.raises(CallStopped):
-        future.result(10)
-    assert pool.submit(_pid).result(30)
+        future.result(PATIENT_S)
+    assert pool.submit(_pid).result(PATIENT_S)
 
 
 def test_a_call_that_takes_too_much_memory_is_stopped_before_the_machine_is(pool: LocalPool) -> None:
     with pytest.raises(MemoryError, match="128 MiB are allowed"):
-        pool.submit(_grow, Wish(memory_bytes=64 * 2**20)).result(30)
+        pool.submit(_grow, Wish(memory_bytes=64 * 2**20)).result(PATIENT_S)
 
 
 def test_threads_of_the_numeric_libraries_are_limited(pool: LocalPool) -> None:
-    assert pool.submit(_threads).result(60) == ("1", 1)
+    assert pool.submit(_threads).result(PATIENT_S) == ("1", 1)
 
 
 def test_what_can_not_be_pickled_is_refused_at_once(pool: LocalPool) -> None:
@@ -123,7 +123,7 @@ def test_workers_killed_at_random_lose_no_other_call(pool: LocalPool) -> None:
         time.sleep(0.2)
         for pid in pool.pids()[:1]:
             os.kill(pid, 9)
-    done, waiting = wait(futures, 60)
+    done, waiting = wait(futures, PATIENT_S)
     assert not waiting
     lost = [f for f in done if f.exception() is not None]
     assert len(lost) <= 4
@@ -133,7 +133,7 @@ def test_workers_killed_at_random_lose_no_other_call(pool: LocalPool) -> None:
 def test_a_call_for_a_gpu_goes_to_the_worker_that_has_it() -> None:
     with LocalPool(1, gpus=2) as pool:
         devices = [pool.submit(_device, Wish(gpu=i % 2 == 0)) for i in range(8)]
-        found = [f.result(30) for f in devices]
+        found = [f.result(PATIENT_S) for f in devices]
     assert set(found[0::2]) <= {"cuda:0", "cuda:1"}
     assert set(found[1::2]) == {"cpu"}
 
@@ -147,7 +147,7 @@ def test_visible_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_that_can_not_start_fail_the_call_instead_of_hanging() -> None:
     with LocalPool(1, preload=["no.such.module"]) as pool, pytest.raises(WorkerDied, match="don't start"):
-        pool.submit(_pid).result(60)
+        pool.submit(_pid).result(PATIENT_S)
 
 
 def test_a_pool_without_workers_is_refused() -> None:
@@ -182,4 +182,4 @@ def test_workers_die_with_their_parent_however_it_goes(tmp_path: Path) -> None:
         pids = [int(word) for word in parent.stdout.readline().split()]
         parent.kill()
     assert len(pids) == 2
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids), 10)
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))

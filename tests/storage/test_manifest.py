@@ -45,7 +45,11 @@ def test_the_same_line_isnt_repeated_and_another_hash_is_added(tmp_path: Path) -
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(cut=st.integers(0, 700))
 def test_a_manifest_cut_at_any_byte_keeps_its_whole_lines_and_goes_on(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "manifest.jsonl"

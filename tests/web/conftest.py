@@ -68,7 +68,7 @@ def running(app: FastAPI, port: int = 0) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
 
 
 @contextmanager
@@ -81,13 +81,13 @@ def serve(world: World, port: int = 0) -> Iterator[str]:
 
 @contextmanager
 def client_for(app: FastAPI) -> Iterator[httpx.Client]:
-    with running(app) as address, httpx.Client(base_url=address, timeout=30) as client:
+    with running(app) as address, httpx.Client(base_url=address, timeout=120) as client:
         yield client
 
 
 @contextmanager
 def client_of(world: World) -> Iterator[httpx.Client]:
-    with serve(world) as address, httpx.Client(base_url=address, timeout=30) as client:
+    with serve(world) as address, httpx.Client(base_url=address, timeout=120) as client:
         yield client
 
 
@@ -97,7 +97,7 @@ def client(full: World) -> Iterator[httpx.Client]:
         yield made
 
 
-def wait_for(ready: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(ready: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, "waited in vain"

@@ -11,10 +11,10 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI
 from sqlalchemy import select
 
+from tests.databases import new_sqlite
 from tests.web.conftest import running
 from tests.web.factory import World, make_world
 from vitriflow.catalog import (
-    Catalog,
     Experiment,
     Microscope,
     Person,
@@ -22,7 +22,6 @@ from vitriflow.catalog import (
     Session,
     SessionState,
     now,
-    upgrade,
 )
 from vitriflow.elogbook.people import add_person, join_experiment
 from vitriflow.elogbook.tokens import make_token
@@ -54,7 +53,7 @@ class Facility:
     def visitor(self) -> httpx.Client:
         """A browser that nobody is signed in with."""
         if "" not in self.clients:
-            self.clients[""] = httpx.Client(base_url=self.address, timeout=30)
+            self.clients[""] = httpx.Client(base_url=self.address, timeout=120)
         return self.clients[""]
 
     def with_token(self, login: str) -> dict[str, str]:
@@ -62,7 +61,7 @@ class Facility:
 
 
 def sign_in(address: str, login: str, password: str = PASSWORD) -> httpx.Client:
-    client = httpx.Client(base_url=address, timeout=30)
+    client = httpx.Client(base_url=address, timeout=120)
     answer = client.post(
         "/sign-in", data={"login": login, "password": password, "csrf": csrf(client, "/sign-in")}
     )
@@ -133,8 +132,7 @@ def person(world: World, login: str) -> Person:
 
 @contextmanager
 def facility(folder: Path) -> Iterator[Facility]:
-    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
-    upgrade(catalog)
+    catalog = new_sqlite(folder / "catalog.db")
     world = make_world(folder, catalog=catalog)
     world.add()
     raw = world.root / "raw"

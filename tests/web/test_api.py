@@ -176,7 +176,11 @@ def test_an_exposure_is_not_shown_through_another_session(client: httpx.Client, 
 word = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.sampled_from(["", "/counts", "/columns", "/exposures", "/events", "/exposures/1", "/exposures/1/picks"]),
     st.dictionaries(
@@ -195,7 +199,11 @@ def test_no_query_makes_the_server_fail(
     assert answer.status_code in (200, 404, 422), (path, query, answer.text)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(word)
 def test_no_session_key_makes_the_server_fail(client: httpx.Client, key: str) -> None:
     from urllib.parse import quote

@@ -31,7 +31,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facility]:
 
 @pytest.fixture
 def visitor(house: Facility) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=house.address, timeout=30) as client:
+    with httpx.Client(base_url=house.address, timeout=120) as client:
         yield client
 
 
@@ -87,7 +87,7 @@ def test_behind_https_the_cookie_is_held_to_this_host(house: Facility) -> None:
 def test_what_does_not_fit_is_refused_without_saying_which(
     house: Facility, login: str, password: str
 ) -> None:
-    with httpx.Client(base_url=house.address, timeout=30) as client:
+    with httpx.Client(base_url=house.address, timeout=120) as client:
         data = {"login": login, "password": password, "csrf": csrf(client, "/sign-in")}
         answer = client.post("/sign-in", data=data)
         assert answer.status_code in (401, 429)
@@ -299,7 +299,7 @@ def test_audit_rows_are_only_ever_added(house: Facility) -> None:
 
 
 def test_guessing_gets_slower_and_slower_and_a_good_password_does_not_help_meanwhile(tmp_path: Path) -> None:
-    with facility(tmp_path) as house, httpx.Client(base_url=house.address, timeout=30) as client:
+    with facility(tmp_path) as house, httpx.Client(base_url=house.address, timeout=120) as client:
         asked = {"login": "rita", "password": "guess"}
         for _ in range(FREE_TRIES):
             assert client.post("/api/login", json=asked).status_code == 401

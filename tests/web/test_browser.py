@@ -220,11 +220,11 @@ def test_a_lost_server_is_said_and_the_page_comes_back_by_itself(browser: Browse
         page.goto(f"{address}/sessions/{world.key}")
         drawn(page, "#session")
         expect(page.locator("#live")).to_have_attribute("data-state", "on")
-    expect(page.locator("#live-text")).to_contain_text("not live since", timeout=20_000)
+    expect(page.locator("#live-text")).to_contain_text("not live since", timeout=60_000)
     world.add()
     with serve(world, port):
-        expect(page.locator("#live")).to_have_attribute("data-state", "on", timeout=20_000)
-        expect(page.locator("#count-total")).to_have_text("2", timeout=20_000)
+        expect(page.locator("#live")).to_have_attribute("data-state", "on", timeout=60_000)
+        expect(page.locator("#count-total")).to_have_text("2", timeout=60_000)
         context.close()
 
 

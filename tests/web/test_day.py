@@ -1,5 +1,6 @@
 """A simulated day on two microscopes, run from the pages alone: real services, real browser, two people."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 from tests.facility.command import House, until
 from tests.facility.conftest import DIAMETER_A, Played, play
 from tests.facility.test_notices import mail_server
-from tests.servers import free_port
+from tests.facility.test_service import say
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 MICROSCOPES = """
@@ -26,7 +27,7 @@ voltage_kV = 200.0
 sources = ["{folder}/tem2"]
 
 [web]
-port = {port}
+port = 0
 
 [monitors]
 look_every_s = 1.0
@@ -61,27 +62,25 @@ def facility(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facility]:
     folder = tmp_path_factory.mktemp("day")
     for name in ("tem1", "tem2"):
         (folder / name).mkdir()
-    port = free_port()
     with mail_server() as (box, mail):
-        more = MICROSCOPES.format(folder=folder, port=port, mail=mail)
-        yield from _running(House(folder / "house", more=more), port, box.letters)
+        more = MICROSCOPES.format(folder=folder, mail=mail)
+        yield from _running(House(folder / "house", more=more), box.letters)
 
 
-def _running(house: House, port: int, letters: list[EmailMessage]) -> Iterator[Facility]:
+def _running(house: House, letters: list[EmailMessage]) -> Iterator[Facility]:
     passwords = {}
     for login, role in (("olga", "--operator"), ("rosa", None), ("eve", None)):
         roles = [role] if role else []
-        added = house.vitriflow("people", "add", login, "--generate", *roles)
-        passwords[login] = added.stdout.split()[-1]
-    address = f"http://127.0.0.1:{port}"
+        passwords[login] = say(house, "people", "add", login, "--generate", *roles).split()[-1]
     with house.running("up"):
+        address = until(lambda: re.search(r"http://127\.0\.0\.1:[1-9]\d*", house.said)).group()
         until(lambda: _answers(address))
         yield Facility(house, address, passwords, letters)
 
 
 def _answers(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/api/health", timeout=5).status_code == 200
+        return httpx.get(f"{address}/api/health", timeout=60).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ def told(event: ServerSentEvent) -> tuple[str, dict[str, Any]]:
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(work(), 30)
+        await asyncio.wait_for(work(), 120)
 
     asyncio.run(limited())
 
@@ -73,8 +74,10 @@ def test_readers_of_one_session_share_one_poller_and_it_ends_with_them(world: Wo
             await anext(stream)
         assert hub.watched == 1
         asked.clear()
+        began = time.monotonic()
         await asyncio.sleep(0.5)
-        assert 0 < len(asked) <= 12, "twenty readers must not ask twenty times"
+        rounds = (time.monotonic() - began) / 0.05
+        assert 0 < len(asked) <= rounds + 2, "twenty readers must not ask twenty times"
         for stream in streams:
             await stream.aclose()
         assert hub.watched == 0
@@ -124,7 +127,7 @@ def test_a_catalog_that_stops_answering_is_told_and_its_return_too(world: World)
 
 
 def test_the_server_streams_changes_over_http(world: World) -> None:
-    with serve(world) as address, httpx.Client(timeout=20) as client:
+    with serve(world) as address, httpx.Client(timeout=120) as client:
         path = f"{address}/api/sessions/{world.key}/live"
         with client.stream("GET", path) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.databases import new_sqlite
 from tests.web.conftest import client_for
-from vitriflow.catalog import Catalog, upgrade
 from vitriflow.config import Config, load_config
 from vitriflow.web import create_app
 
@@ -28,8 +28,7 @@ def facility(tmp_path_factory: pytest.TempPathFactory) -> Config:
     )
     config = load_config(folder / "facility.toml")
     config.storage.root.mkdir()
-    catalog = Catalog(config.catalog_url)
-    upgrade(catalog)
+    catalog = new_sqlite(config.storage.root / "catalog.db")
     catalog.close()
     return config
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.databases import new_sqlite
 from tests.web.conftest import running
-from vitriflow.catalog import Catalog, upgrade
 from vitriflow.config import load_config
 from vitriflow.web import create_app
 
@@ -23,8 +23,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     config = load_config(folder / "facility.toml")
     config.storage.root.mkdir()
-    catalog = Catalog(config.catalog_url)
-    upgrade(catalog)
+    catalog = new_sqlite(config.storage.root / "catalog.db")
     catalog.close()
     with running(create_app(config.catalog_url, config=config, poll_s=0.2)) as found:
         yield found
