@@ -10,6 +10,7 @@ from vitriflow.cli.alarms import alarms_app
 from vitriflow.cli.archive import archive, recall
 from vitriflow.cli.backup import backup, rebuild, upgrade
 from vitriflow.cli.client import get, login, ls
+from vitriflow.cli.correct import correct
 from vitriflow.cli.demo import demo
 from vitriflow.cli.exposures import compare, export, limits, mark, reprocess
 from vitriflow.cli.gain import gain
@@ -63,6 +64,7 @@ for command in (
     reprocess,
     compare,
     export,
+    correct,
 ):
     app.command()(command)
 for service in (up, acquire, process, start, stop, pause, resume, install_services):

@@ -23,6 +23,7 @@ from vitriflow.web import (
     auth_pages,
     auth_people,
     conductor_api,
+    correct_api,
     helper_pages,
     log_api,
     logbook_api,
@@ -136,6 +137,7 @@ def create_app(
     for room in (pages, marks, places_api, reprocess_api, reprocess_pages, table, tiles):
         app.include_router(room.router)
     app.include_router(conductor_api.router)
+    app.include_router(correct_api.router)
     for router in (helper_pages.router, people_api.router):
         app.include_router(router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
