@@ -44,6 +44,7 @@ _STEP_NAMES = (
     "patches_x",
     "write_unweighted",
     "write_half_sums",
+    "write_aligned_movie",
     "eer_dose_per_fraction_e_per_A2",
 )
 
@@ -182,6 +183,9 @@ class ImagingParameters(BaseModel):
         "Motion", "Sum without dose weighting", "pipeline", "written as well"
     )
     write_half_sums: bool | None = _ask("Motion", "Odd and even sums", "pipeline", "for denoising")
+    write_aligned_movie: Literal["no", "float16", "float32"] | None = _ask(
+        "Motion", "Aligned movie", "pipeline", "the aligned frames as a stack, in these numbers"
+    )
     eer_dose_per_fraction_e_per_A2: float | None = _ask(
         "Motion", "EER dose per fraction", "pipeline", "how EER is grouped", unit="e/Å²", gt=0, le=100
     )

@@ -22,6 +22,7 @@ from vitriflow.kernels.motion_checks import PatternProbe, check_frames, check_sh
 from vitriflow.kernels.motion_field import N_TERMS, MotionField
 from vitriflow.kernels.motion_refine import Refinement, refine_field
 from vitriflow.kernels.motion_search import search_shifts
+from vitriflow.kernels.motion_stack import moved_frames
 from vitriflow.kernels.motion_steps import all_frames, centres, choose_pool, in_steps
 from vitriflow.kernels.motion_sums import SUMS_BUDGET, add_moved_frames
 from vitriflow.kernels.spectrum import Spectrum
@@ -141,6 +142,7 @@ def correct_movie(
     threads: int = 1,
     frame_budget_bytes: int = _FRAME_BUDGET,
     sums_budget_bytes: int = SUMS_BUDGET,
+    each_frame: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> Corrected:
     """Find and undo the motion of one movie.
 
@@ -165,6 +167,8 @@ def correct_movie(
         Movies up to this size are kept in memory.
     sums_budget_bytes
         Binned movies whose sums at full size would take more are binned frame by frame (CPU).
+    each_frame
+        Called with each frame in order, moved onto the first; see :func:`.motion_stack.moved_frames`.
 
     Returns
     -------
@@ -213,6 +217,9 @@ def correct_movie(
     else:
         notes.append("a single frame: nothing to align")
 
+    if each_frame is not None:
+        for frame in moved_frames(store, gain, motion, live, settings, device=device, threads=threads):
+            each_frame(frame)
     sums = add_moved_frames(
         store,
         gain,

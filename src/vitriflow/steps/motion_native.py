@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from vitriflow.errors import BadFile, BadImage, BadParameter, Reason
 from vitriflow.steps.base import Context, Port, Resources, Step, StepParameters
 from vitriflow.steps.motion_invariants import check_images
-from vitriflow.steps.motion_output import fill_record, write_outputs
+from vitriflow.steps.motion_output import aligned_movie, fill_record, write_outputs
 from vitriflow.steps.records import Artifact, Kind, MotionResult
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ class MotionParameters(StepParameters):
     )
     dose_weighting: bool = Field(default=True, description="weight frames by dose (Grant & Grigorieff 2015)")
     write_unweighted: bool = Field(default=False, description="also write the sum without dose weighting")
+    write_aligned_movie: Literal["no", "float16", "float32"] = Field(
+        default="no",
+        description="also write the aligned frames, unweighted, as an MRC of these numbers; about doubles the time",
+    )
     write_half_sums: bool = Field(default=False, description="also write sums of odd and of even frames")
     first_frame: int = Field(default=1, ge=1, description="first frame to use, counted from 1")
     last_frame: int | None = Field(default=None, ge=1, description="last frame to use; none uses all")
@@ -128,6 +132,7 @@ class MotionNative(Step[MotionParameters, MotionResult]):
     outputs: ClassVar[Mapping[str, Port]] = {
         "micrograph": Port(Kind.MICROGRAPH, "aligned sum, dose-weighted when the dose is known"),
         "micrograph_unweighted": Port(Kind.MICROGRAPH, "aligned sum without dose weighting", optional=True),
+        "aligned_movie": Port(Kind.MOVIE, "aligned frames without dose weighting", optional=True),
         "power_spectrum": Port(Kind.POWER_SPECTRUM, "amplitude spectrum of grouped frames, for the CTF"),
         "motion": Port(Kind.MOTION, "shifts, as RELION's polishing reads them"),
         "micrograph_odd": Port(Kind.MICROGRAPH, "sum of frames 1, 3, 5 ...", optional=True),
@@ -166,21 +171,25 @@ class MotionNative(Step[MotionParameters, MotionResult]):
             settings = _settings(movie, parameters, context.metadata, first, warnings)
             camera = _camera(movie, parameters)
             frames: Frames = partial(movie.frames, first - 1, last, workers=context.threads)
-            corrected = correct_movie(
-                frames,
-                last - first + 1,
-                movie.shape,
-                settings,
-                gain=camera.gain,
-                defects=camera.defects,
-                device=context.device,
-                threads=context.threads,
-            )
-            for note in corrected.notes:
-                context.say(note)
-            record = MotionResult(gain_applied=camera.applied, warnings=warnings + corrected.warnings)
-            fill_record(record, corrected, settings)
-            check_images(corrected, parameters.bin_factor)
+            n_frames = last - first + 1
+            numbers = parameters.write_aligned_movie
+            with aligned_movie(numbers, settings, movie.shape, n_frames, context) as each_frame:
+                corrected = correct_movie(
+                    frames,
+                    n_frames,
+                    movie.shape,
+                    settings,
+                    gain=camera.gain,
+                    defects=camera.defects,
+                    device=context.device,
+                    threads=context.threads,
+                    each_frame=each_frame,
+                )
+                for note in corrected.notes:
+                    context.say(note)
+                record = MotionResult(gain_applied=camera.applied, warnings=warnings + corrected.warnings)
+                fill_record(record, corrected, settings)
+                check_images(corrected, parameters.bin_factor)
             record.warnings += _doubt_intensity(record.mean_intensity, settings)
             record.outputs = write_outputs(corrected, settings, movie, parameters, first, context)
         return record

@@ -1,11 +1,13 @@
 """What ``motion.native`` leaves: the record, the images, and RELION's STAR of the motion."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriflow.errors import BrokenInvariant, Reason
+from vitriflow.errors import BadParameter, BrokenInvariant, Reason
 from vitriflow.steps.base import Context
 from vitriflow.steps.records import Artifact, Kind, MotionResult
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from vitriflow.kernels import Corrected, MotionSettings
     from vitriflow.steps.motion_native import MotionParameters
 
+ALIGNED = "_aligned.mrcs"
 _EARLY_DOSE = 4.0  # e/A^2
 _THIRD_ORDER, _NO_MODEL = 1, 0  # RELION's rlnMotionModelVersion
 _MEAN_TOLERANCE = 0.05
@@ -82,6 +85,52 @@ def _double() -> Any:
     return torch.float64
 
 
+@contextmanager
+def aligned_movie(
+    numbers: str, settings: "MotionSettings", shape: tuple[int, int], n_frames: int, context: Context
+) -> Iterator[Callable[[NDArray[np.float32]], None] | None]:
+    """Write the aligned frames as they are given; there's a file only when the block ends well.
+
+    Parameters
+    ----------
+    numbers
+        ``float16``, ``float32``, or ``no``: then nothing is written, and None given.
+    settings, shape, n_frames
+        Of the movie.
+    context
+        Where to.
+
+    Raises
+    ------
+    BadParameter
+        When a value is larger than float16 can hold.
+    """
+    if numbers == "no":
+        yield None
+        return
+    from vitriflow.formats import MrcWriter
+    from vitriflow.kernels.motion_sums import binned_shape
+
+    new_shape = binned_shape(shape, settings.bin_factor)
+    pixel = settings.pixel_size_A * shape[1] / new_shape[1]
+    with (
+        context.writing(ALIGNED) as path,
+        MrcWriter(path, new_shape, numbers, pixel, n_frames, "aligned frames, unweighted") as writer,
+    ):
+
+        def write(frame: NDArray[np.float32]) -> None:
+            if numbers == "float16" and float(np.abs(frame).max()) > np.finfo(np.float16).max:
+                raise BadParameter(
+                    "motion.native: parameter 'write_aligned_movie'",
+                    expected="values up to 65,504, which is the largest of float16",
+                    found=f"{float(np.abs(frame).max()):.6g}",
+                    remedy="Set write_aligned_movie=float32.",
+                )
+            writer.write(frame.astype(numbers))
+
+        yield write
+
+
 def write_outputs(
     corrected: "Corrected",
     settings: "MotionSettings",
@@ -125,6 +174,8 @@ def write_outputs(
         )
     _write_star(corrected, settings, movie, parameters, first_frame, context)
     outputs["motion"] = Artifact(kind=Kind.MOTION, path=context.path(".star"))
+    if parameters.write_aligned_movie != "no":
+        outputs["aligned_movie"] = Artifact(kind=Kind.MOVIE, path=context.path(ALIGNED), pixel_size_A=size)
     return outputs
 
 
