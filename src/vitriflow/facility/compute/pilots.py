@@ -5,12 +5,14 @@ stays behind in the working directory.
 """
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
 from parsl.jobs.job_status_poller import JobStatusPoller
@@ -24,6 +26,7 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 300.0
 _END_S = 30.0
 _ANSWER_S = 10.0
+_LOOPBACK = "127.0.0.1"
 
 
 class Pilots(HighThroughputExecutor):  # type: ignore[misc]
@@ -50,7 +53,7 @@ class Pilots(HighThroughputExecutor):  # type: ignore[misc]
             provider=make_provider(name, pool),
             launch_cmd=launch_command(pool),
             interchange_launch_cmd=interchange_command(),
-            address=pool.address,
+            address=pool.address or _LOOPBACK,  # Parsl's own look at all addresses leaves sockets open
             max_workers_per_node=pool.workers,
             cores_per_worker=float(pool.threads_per_worker),
             available_accelerators=pool.gpus_per_node,
@@ -60,6 +63,8 @@ class Pilots(HighThroughputExecutor):  # type: ignore[misc]
             poll_period=50,
             block_error_handler=False,
         )
+        if pool.address is None and pool.kind != "local":
+            self.address, self.all_addresses = None, _addresses()
         self.run_dir = str(folder)
         self.run_id = folder.name
         scripts = folder / "submit_scripts"
@@ -113,6 +118,13 @@ class Pilots(HighThroughputExecutor):  # type: ignore[misc]
             return []
         made: list[str] = super().scale_out_facade(n)
         return made
+
+    def scale_in_facade(self, n: int, max_idletime: float | None = None) -> list[str]:
+        """End pilots. Asked to end none, Parsl would end all that are idle or just starting."""
+        if n <= 0:
+            return []
+        ended: list[str] = super().scale_in_facade(n, max_idletime)
+        return ended
 
     def handle_errors(self, status: dict[str, Any]) -> None:
         """Count pilots that came to nothing, and those that wait. Called at every poll."""
@@ -228,6 +240,12 @@ class _Poller(JobStatusPoller):  # type: ignore[misc]
         self._strategy.add_executors(executors)
         for executor in executors:
             self._executors.append(executor)
+
+
+def _addresses() -> set[str]:
+    """All addresses of this machine: pilots try them, and take the first that answers."""
+    known = psutil.net_if_addrs().values()
+    return {one.address for addresses in known for one in addresses if one.family == socket.AF_INET}
 
 
 def _said(job: Any) -> str:
