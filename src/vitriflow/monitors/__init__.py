@@ -12,6 +12,7 @@ from vitriflow.monitors.alarms import (
 )
 from vitriflow.monitors.expectations import checked_fields, expectations
 from vitriflow.monitors.machines import MachineWatch, machine_values
+from vitriflow.monitors.outlook import Outlook, Point, forecast
 from vitriflow.monitors.rules import look_at_sessions
 
 __all__ = [
@@ -19,10 +20,13 @@ __all__ = [
     "DiskForecast",
     "Level",
     "MachineWatch",
+    "Outlook",
+    "Point",
     "Reading",
     "checked_fields",
     "copy_behind",
     "expectations",
+    "forecast",
     "level_of",
     "look_at_sessions",
     "machine_values",

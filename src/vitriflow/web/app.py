@@ -30,6 +30,7 @@ from vitriflow.web import (
     logbook_pages,
     marks,
     metrics,
+    outlook_api,
     pages,
     people_api,
     places_api,
@@ -138,6 +139,7 @@ def create_app(
         app.include_router(room.router)
     app.include_router(conductor_api.router)
     app.include_router(correct_api.router)
+    app.include_router(outlook_api.router)
     for router in (helper_pages.router, people_api.router):
         app.include_router(router)
     for router in (auth_api.router, auth_files.router, auth_pages.router, auth_people.router):
