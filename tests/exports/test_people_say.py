@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import starfile
 
+from tests.exports.conftest import Run
 from tests.exports.factory import World
 from tests.exports.test_relion_project import CORRECTED, CTF, PICKS, names
+from tests.exports.test_relion_reads import extract
 from vitriflow.catalog import Limits, Mark, Measure, now
 from vitriflow.errors import BadParameter
 from vitriflow.exports import RelionProject, micrographs_star, write_star_text
@@ -86,6 +88,19 @@ def test_what_passes_is_exported_with_what_is_kept_and_without_what_is_rejected(
     everything = micrographs_star(world.catalog, world.processing, passing=False)
     assert (everything.count, everything.outside) == (3, 0)
     assert "/d.mrc" not in everything.text  # never what a person rejected
+
+
+@pytest.mark.service
+def test_relion_extracts_from_just_the_passing_ones(world: World, run_relion: Run) -> None:
+    fine, coarse = world.add("a.mrc"), world.add("b.mrc")
+    measured(world, fine, fit_resolution_A=3.0)
+    measured(world, coarse, fit_resolution_A=9.0)
+    limit(world, fit_resolution_A=[None, 6.0])
+    RelionProject(world.catalog, world.processing).update()
+    made = micrographs_star(world.catalog, world.processing, passing=True)
+    path = write_star_text(made.text, world.root / "micrographs_passing.star")
+    stacks = extract(world, run_relion, path.name, "AutoPick/job004/")
+    assert {name: len(stack) for name, stack in stacks.items()} == {"MotionCorr/job002/a.mrc": 2}
 
 
 def test_an_export_without_any_says_what_kept_them_out(world: World) -> None:
