@@ -10,7 +10,7 @@ DEMO ?= demo
 PYTEST ?=
 SOAK ?= 1000
 
-.PHONY: help setup services demo docs test test-fast fuzz lint bench bench-full soak clean
+.PHONY: help setup services airflow-env demo docs test test-fast fuzz lint bench bench-full soak clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ setup: $(READY)  ## make the environment
 
 services:  ## install what the tests need from Debian (as root; says what it leaves out otherwise)
 	@sh scripts/install-services.sh
+	@sh scripts/airflow-env.sh || echo "Not installed: Airflow. Tests that need it are skipped."
+
+airflow-env:  ## Apache Airflow in an environment of its own, .venv-airflow (see docs/how-to/airflow.md)
+	@sh scripts/airflow-env.sh
 
 demo: $(READY)  ## a simulated microscope, processed live: open the page that it prints (EXPOSURES=12 ONCE=1)
 	@$(BIN)/vitriflow demo --exposures $(EXPOSURES) $(if $(filter-out 0,$(ONCE)),--once) --out $(DEMO)
@@ -62,4 +66,4 @@ soak: $(READY)  ## an unattended session with everything going wrong at random, 
 	@VITRIFLOW_MANY_FILES=50000 $(BIN)/python -m pytest -q tests/facility/test_transfer.py -k many_small_files
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) demo results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-airflow demo results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import select
+from sqlalchemy import func, select
+from typer.testing import CliRunner
 
 from tests.facility.command import House, until
 from tests.servers import free_port
-from vitriflow.catalog import Experiment, Measure, Processing, ResultRow, Sample, Session
+from vitriflow.catalog import Experiment, Lot, Measure, Processing, ResultRow, Sample, Session
+from vitriflow.cli import app
+from vitriflow.pipeline import make_plan, parse_template
 
 TEMPLATE = """\
 name: tiny
 title: Tiny
 nodes:
-  align: {step: debug.noop, inputs: {movie: exposure.movie}, set: {write: true}}
+  align: {step: motion.native, inputs: {movie: exposure.movie}, set: {patches_y: 0, patches_x: 0}}
   ctf: {step: debug.noop, inputs: {micrograph: align.micrograph}, set: {write: true}}
   pick: {step: debug.noop, inputs: {micrograph: align.micrograph}, set: {write: true}}
+  preview: {step: preview, inputs: {micrograph: align.micrograph}}
 """
 CONFIG = """
 [processing]
@@ -64,6 +68,14 @@ class ConductedHouse(House):
     def address(self) -> str:
         """Where its pages are."""
         return f"http://127.0.0.1:{self.port}"
+
+    def say(self, *arguments: object) -> str:
+        """A command as somebody types it, in this process."""
+        result = CliRunner().invoke(app, [*map(str, arguments), "--config", str(self.config)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     @contextmanager
     def up(self) -> "Iterator[subprocess.Popen[bytes]]":
@@ -119,12 +131,39 @@ class ConductedHouse(House):
         counted: dict[str, int] = self.read(look)
         return counted
 
-    def made(self, session: str, node: str) -> list[dict[str, Any]]:
+    def job_of(self, session: str, node: str) -> Path:
+        """The folder of a node's files, once the session's processing has begun."""
+
+        def look(orm: Any) -> Processing | None:
+            query = select(Processing).join(Session, Session.id == Processing.session_id)
+            found: Processing | None = orm.scalar(query.where(Session.key == session))
+            return found
+
+        row = until(lambda: self.read(look))
+        plan = make_plan(parse_template(row.template, "template"), row.parameters)
+        return Path(row.root) / plan[node].folder
+
+    def lots(self, session: str) -> int:
+        """How many lots a session's exposures were handed out in."""
+        query = (
+            select(func.count(Lot.id))
+            .join(Processing, Processing.id == Lot.processing_id)
+            .join(Session, Session.id == Processing.session_id)
+            .where(Session.key == session)
+        )
+        return int(self.read(lambda orm: orm.scalar(query)))
+
+    def made(self, session: str, node: str, processing: str = "live") -> list[dict[str, Any]]:
         """Present records of a node in a session."""
         query = (
             select(ResultRow.record)
             .join(Processing, Processing.id == ResultRow.processing_id)
             .join(Session, Session.id == Processing.session_id)
-            .where(Session.key == session, ResultRow.node == node, ResultRow.revision == 1)
+            .where(
+                Session.key == session,
+                Processing.name == processing,
+                ResultRow.node == node,
+                ResultRow.revision == 1,
+            )
         )
         return list(self.read(lambda orm: list(orm.scalars(query))))

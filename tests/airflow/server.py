@@ -1,6 +1,8 @@
 """A real Airflow 3 on PostgreSQL, in its own environment, that tests start, ask, and kill parts of."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -19,8 +21,8 @@ QUICK = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "2",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
-    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
     "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of these tests that is long enough for HS512, which wants 64 bytes",
@@ -83,11 +85,21 @@ class AirflowServer:
         assert done.returncode == 0, f"airflow {arguments}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
 
-    def start(self) -> None:
-        """Make its tables and start all of it; return when it answers."""
+    def prune(self, before: str) -> None:
+        """Remove old runs, by the command of the how-to."""
+        text = (REPOSITORY / "docs/how-to/airflow.md").read_text(encoding="utf-8")
+        (line,) = [line for line in text.splitlines() if line.strip().startswith("airflow db clean")]
+        line = re.sub(r'"\$\(date [^)]*\)"', before, line)
+        self.command(*shlex.split(line)[1:])
+
+    def begin(self) -> None:
+        """Make its tables and start all of it."""
         self.command("db", "migrate")
         for part in PARTS:
             self.start_part(part)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         until(self._answers)
 
     def start_part(self, part: str) -> None:

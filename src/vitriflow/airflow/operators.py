@@ -1,5 +1,6 @@
 """Tasks of vitriflow's DAGs. Each asks vitriflow, and waits in the triggerer; none does any work itself."""
 
+import json
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -103,7 +104,7 @@ class PrepareOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Ask for it, and show what was done."""
-        session = context["ti"].xcom_pull(task_ids="elogbook")["session"]
+        session = _said(context)["session"]
         done = Client().ask("POST", f"/sessions/{session}/prepare")
         self.log.info("folder: %s", done["folder"])
         self.log.info("permissions: %s", ", ".join(done["permissions"]) or "as they were")
@@ -121,7 +122,7 @@ class DagOperator(BaseOperator):
 
     def execute(self, context: Any, event: Any = None) -> str:
         """Look whether it's there; if not, wait in the triggerer and look again."""
-        name: str = context["ti"].xcom_pull(task_ids="elogbook")["dag"]
+        name: str = _said(context)["dag"]
         if not _tell(GetDag(dag_id=name)):
             self.log.info("DAG %s isn't made yet; the DAG processor reads vitriflow's DAG file soon.", name)
             self.defer(trigger=PauseTrigger(_KNOWN_S), method_name="execute")
@@ -135,7 +136,7 @@ class FilesOperator(_Waiting):
 
     def execute(self, context: Any) -> Any:
         """Leave the waiting to the triggerer."""
-        found = context["ti"].xcom_pull(task_ids="elogbook")
+        found = _said(context)
         self.defer(trigger=FilesTrigger(found["microscope"], found["session"]), method_name="nothing_to_do")
 
 
@@ -146,7 +147,7 @@ class LotsOperator(BaseOperator):
 
     def execute(self, context: Any, event: Any = None) -> Any:
         """Start runs for what is offered, tell vitriflow, and wait in the triggerer for more."""
-        found = context["ti"].xcom_pull(task_ids="elogbook")
+        found = _said(context)
         client, place = Client(), f"/microscopes/{found['microscope']}"
         started: list[int] = []
         for one in client.ask("POST", f"{place}/offers")["offers"]:
@@ -168,11 +169,18 @@ class FreeOperator(_Waiting):
 
     def execute(self, context: Any) -> Any:
         """Leave it to the triggerer."""
-        found = context["ti"].xcom_pull(task_ids="elogbook")
+        found = _said(context)
         really = bool(context["params"].get("free_disk", True))
         self.defer(
             trigger=FreeTrigger(found["microscope"], found["session"], really), method_name="nothing_to_do"
         )
+
+
+def _said(context: Any) -> dict[str, Any]:
+    """What the elogbook said: a task that ended in the triggerer leaves it as JSON."""
+    found = context["ti"].xcom_pull(task_ids="elogbook")
+    values: dict[str, Any] = json.loads(found) if isinstance(found, str) else found
+    return values
 
 
 def _tell(message: Any) -> bool:

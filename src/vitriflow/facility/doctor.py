@@ -17,6 +17,7 @@ from vitriflow.config import Config
 from vitriflow.errors import VitriflowError
 from vitriflow.facility.archive_status import check_tiers
 from vitriflow.facility.compute import check_pools
+from vitriflow.facility.doctor_airflow import check_airflow
 from vitriflow.facility.doctor_microscopes import check_microscopes
 from vitriflow.facility.findings import Finding, Health
 from vitriflow.steps import find_step, step_names
@@ -39,6 +40,7 @@ def examine(config: Config) -> Iterator[Finding]:
         _steps,
         check_microscopes,
         check_tiers,
+        check_airflow,
         check_pools,
         _programs,
     )

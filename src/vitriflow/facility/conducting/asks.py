@@ -266,7 +266,7 @@ def _lines(
 ) -> tuple[list[str], str]:
     """What was said of this node since the cursor: attempts that failed, and results with their logs."""
     names: dict[int, str] = dict(
-        orm.execute(select(Exposure.id, Exposure.item).where(Exposure.id.in_(members))).tuples().all()
+        orm.execute(select(Exposure.id, Exposure.item).where(Exposure.id.in_(members))).all()
     )
     results = (
         select(ResultRow.id, ResultRow.item_id, ResultRow.record)

@@ -203,11 +203,11 @@ def _standing(orm: OrmSession, session: Session) -> dict[str, Any]:
         .where(SourceFile.session_id == session.id)
         .group_by(SourceFile.state)
     )
-    files: dict[str, int] = dict(orm.execute(states).tuples().all())
+    files: dict[str, int] = dict(orm.execute(states).all())
     counted = (
         select(Exposure.state, func.count()).where(Exposure.session_id == session.id).group_by(Exposure.state)
     )
-    exposures: dict[str, int] = dict(orm.execute(counted).tuples().all())
+    exposures: dict[str, int] = dict(orm.execute(counted).all())
     query = (
         select(Processing.id)
         .join(Conducted, Conducted.processing_id == Processing.id)
