@@ -27,6 +27,7 @@ class Cluster:
     """What both have in common: a folder, daemons, and the environment in which their commands find them."""
 
     programs: tuple[str, ...] = ()
+    kind = ""
     grace_s = 5.0  # to end by themselves
 
     def __init__(self) -> None:
@@ -112,6 +113,7 @@ class Cluster:
 class Slurm(Cluster):
     """One node of so many cores and two GPUs that are none. The partition ``closed`` starts nothing."""
 
+    kind = "slurm"
     programs = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
 
     def __init__(self, cores: int = 4) -> None:
@@ -181,7 +183,7 @@ PartitionName=closed Nodes={name} MaxTime=INFINITE State=INACTIVE
 
     def close_queue(self) -> None:
         """Start nothing more."""
-        self.say("scontrol", "update", "PartitionName=cpu", "State=INACTIVE")
+        self.say("scontrol", "update", "PartitionName=cpu", "State=DOWN")
 
     def open_queue(self) -> None:
         """Start jobs again."""
@@ -267,6 +269,7 @@ _LIMITS = ("rt", "cpu", "fsize", "data", "stack", "core", "rss", "vmem")
 class GridEngine(Cluster):
     """One host with a queue ``cpu.q`` and a parallel environment ``smp``."""
 
+    kind = "gridengine"
     grace_s = 0.5  # they take their time
     programs = ("sge_qmaster", "sge_execd", "qsub", "qstat", "qdel", "qconf")
     _ROOT, _SPOOL = Path("/var/lib/gridengine"), Path("/var/spool/gridengine")

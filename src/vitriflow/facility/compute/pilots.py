@@ -253,7 +253,7 @@ def _said(job: Any) -> str:
     parts = []
     message = job.message or ""
     if message and not message.startswith("Job is marked as MISSING"):
-        parts.append(message)
+        parts.append(" ".join(message.split()))
     for path in (job.stderr_path, job.stdout_path):
         with suppress(OSError, TypeError):
             text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
