@@ -45,6 +45,13 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "worker.out_of_memory"
     STEP_ERROR = "step.error"
     PROGRAM_MISSING = "program.missing"
+    PROGRAM_VERSION = "program.version"
+    PROGRAM_LICENCE = "program.licence"
+    PROGRAM_FAILED = "program.failed"
+    PROGRAM_HUNG = "program.hung"
+    PROGRAM_NO_OUTPUT = "program.no_output"
+    PROGRAM_EMPTY_OUTPUT = "program.empty_output"
+    PROGRAM_NONSENSE = "program.nonsense"
 
 
 class VitriflowError(Exception):
@@ -116,6 +123,10 @@ class ItemError(VitriflowError):
 
 class BadFile(ItemError):
     """A file isn't what its name or its header says."""
+
+
+class ProgramError(ItemError):
+    """An outside program is missing, is another version, failed, hung, or left nothing that can be used."""
 
 
 class BadImage(ItemError):

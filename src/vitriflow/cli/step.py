@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vitriflow.cli.options import SetOption, parse_settings
@@ -23,6 +24,7 @@ from vitriflow.steps import (
     run_step,
     step_names,
 )
+from vitriflow.steps.programs import broken_files
 
 step_app = typer.Typer(help="List, describe and run single steps by hand.", no_args_is_help=True)
 _err = Console(stderr=True)
@@ -39,6 +41,8 @@ def list_steps() -> None:
             table.add_row(name, "", f"[red]can't be loaded: {error}[/red]")
         else:
             table.add_row(name, step.version, step.summary)
+    for file, wrong in broken_files().items():
+        table.add_row(file, "", f"[red]can't be read: {escape(str(wrong))}[/red]")
     Console().print(table)
 
 

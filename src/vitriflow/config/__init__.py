@@ -25,6 +25,7 @@ from vitriflow.config.monitoring import (
     RuleSection,
 )
 from vitriflow.config.people import AccessSection, LdapGroupSection, LdapSection, PeopleSection
+from vitriflow.config.programs import ProgramSection, ProgramsSection
 from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
     DEFAULT_ROOT,
@@ -61,6 +62,8 @@ __all__ = [
     "PeopleSection",
     "PoolSection",
     "ProcessingSection",
+    "ProgramSection",
+    "ProgramsSection",
     "ProjectSection",
     "ReleaseSection",
     "ReportsSection",

@@ -10,6 +10,7 @@ from vitriflow.config.compute import ComputeSection
 from vitriflow.config.microscopes import MicroscopeSection
 from vitriflow.config.monitoring import MonitorsSection, NoticesSection, ReportsSection
 from vitriflow.config.people import AccessSection, PeopleSection
+from vitriflow.config.programs import ProgramsSection
 from vitriflow.config.release import ReleaseSection
 from vitriflow.config.sections import (
     AcquisitionSection,
@@ -38,6 +39,7 @@ class Config(Section):
     people: PeopleSection = PeopleSection()
     access: AccessSection = AccessSection()
     processing: ProcessingSection = ProcessingSection()
+    programs: ProgramsSection = Field(default_factory=ProgramsSection)
     monitors: MonitorsSection = MonitorsSection()
     notices: NoticesSection = NoticesSection()
     reports: ReportsSection = ReportsSection()

@@ -84,6 +84,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "notices": _below(config.notices, folder),
             "reports": _below(config.reports, folder),
             "compute": _below(config.compute, folder),
+            "programs": _below(config.programs, folder),
             "processing": config.processing.model_copy(update={"parameters": parameters}),
         }
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitriflow.errors import BadTemplate
-from vitriflow.pipeline.marks import MarkedText, read_marked
+from vitriflow.formats.marked import MarkedText, read_marked
 
 
 class NodeText(BaseModel):

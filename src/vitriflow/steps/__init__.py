@@ -21,6 +21,8 @@ from vitriflow.steps.records import (
     Provenance,
     Result,
     Status,
+    Volume3DResult,
+    VolumeInfo,
 )
 from vitriflow.steps.registry import find_step, step_names
 from vitriflow.steps.running import run_batch_step, run_step
@@ -56,6 +58,8 @@ __all__ = [
     "StepParameters",
     "Trigger",
     "TriggerParameters",
+    "Volume3DResult",
+    "VolumeInfo",
     "facility_values",
     "find_step",
     "make_parameters",

@@ -98,7 +98,7 @@ class CtfImport(Step[CtfImportParameters, CtfResult]):
             amplitude, box_pixel_A = tile_spectrum(image, pixel_size_A, parameters.box_size, context)
         found = compare_ctf(amplitude, box_pixel_A, given, optics)
         asides = [*doubts_of_numbers(given), doubt_of_neighbours(index, everything)]
-        result = _record(given, found, pixel_size_A, [text for text in asides if text])
+        result = record_of(given, found, pixel_size_A, [text for text in asides if text])
         result.warnings += warnings
         resolution = found.fit_resolution_A
         picture = write_picture(
@@ -161,7 +161,9 @@ def _optics(given: "OutsideCtf", parameters: CtfImportParameters) -> "tuple[Opti
     return optics, warnings
 
 
-def _record(given: "OutsideCtf", found: "Comparison", pixel_size_A: float, asides: list[str]) -> CtfResult:
+def record_of(
+    given: "OutsideCtf", found: "Comparison", pixel_size_A: float, asides: list[str], what: str = "imported CTF"
+) -> CtfResult:
     """The other program's numbers with our verdict."""
     result = CtfResult(
         defocus_u_A=round(given.defocus_u_A, 2),
@@ -184,9 +186,9 @@ def _record(given: "OutsideCtf", found: "Comparison", pixel_size_A: float, aside
     if found.quality == "no rings":
         result.status = Status.QUARANTINED
         result.reason_code = str(Reason.NO_RINGS)
-        result.reason = f"the imported CTF can't be borne out: {'; '.join(doubts)}"
+        result.reason = f"the {what} can't be borne out: {'; '.join(doubts)}"
     elif found.quality == "doubtful":
-        result.warnings.append(f"the imported CTF is doubtful: {'; '.join(doubts)} ({ours})")
+        result.warnings.append(f"the {what} is doubtful: {'; '.join(doubts)} ({ours})")
     elif asides:
-        result.warnings.append(f"the spectrum bears the imported CTF out, though {'; '.join(asides)}")
+        result.warnings.append(f"the spectrum bears the {what} out, though {'; '.join(asides)}")
     return result

@@ -36,15 +36,16 @@ def check_images(corrected: "Corrected", bin_factor: float) -> None:
     }
     made = {name: image for name, image in images.items() if image is not None}
     for name, image in made.items():
-        _check_shape(name, image, corrected, bin_factor)
-        _check_values(name, image)
+        check_shape(name, image, corrected.motion.shape, bin_factor)
+        check_values(name, image)
     _check_means(corrected, made)
     if corrected.seen is not None:
-        _check_pictures(corrected.seen, made)
+        check_pictures(corrected.seen, made)
 
 
-def _check_shape(name: str, image: "torch.Tensor", corrected: "Corrected", bin_factor: float) -> None:
-    height, width = (size / bin_factor for size in corrected.motion.shape)
+def check_shape(name: str, image: "torch.Tensor", shape: tuple[int, int], bin_factor: float) -> None:
+    """An image has the movie's shape ``(height, width)``, over the binning."""
+    height, width = (size / bin_factor for size in shape)
     # Binned sizes are rounded to what suits a transform
     if abs(image.shape[0] - height) > 2 or abs(image.shape[1] - width) > 2:
         raise BrokenInvariant(
@@ -56,7 +57,8 @@ def _check_shape(name: str, image: "torch.Tensor", corrected: "Corrected", bin_f
         )
 
 
-def _check_values(name: str, image: "torch.Tensor") -> None:
+def check_values(name: str, image: "torch.Tensor") -> None:
+    """An image is finite and has contrast."""
     low, high = (float(value) for value in image.aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise BrokenInvariant(
@@ -93,7 +95,7 @@ def _check_means(corrected: "Corrected", made: "dict[str, torch.Tensor]") -> Non
             )
 
 
-def _check_pictures(
+def check_pictures(
     seen: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", made: "dict[str, torch.Tensor]"
 ) -> None:
     """The coarse picture is the frames' own, the same way up, and the halves show the same."""

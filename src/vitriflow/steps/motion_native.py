@@ -110,7 +110,7 @@ class MotionParameters(StepParameters):
 
 
 @dataclass(frozen=True)
-class _Camera:
+class Camera:
     """What the camera's files say about its pixels."""
 
     gain: NDArray[np.float32] | None
@@ -163,13 +163,13 @@ class MotionNative(Step[MotionParameters, MotionResult]):
             torch.set_num_threads(max(1, context.threads))
         path = inputs["movie"].path
         warnings: list[str] = []
-        grouping = _eer_grouping(path, parameters, context.metadata)
+        grouping = eer_grouping(path, parameters, context.metadata)
         with open_movie(
             path, eer_frames_per_fraction=grouping, eer_upsampling=parameters.eer_upsampling
         ) as movie:
-            first, last = _frame_range(movie, parameters)
+            first, last = frame_range(movie, parameters)
             settings = _settings(movie, parameters, context.metadata, first, warnings)
-            camera = _camera(movie, parameters)
+            optics = camera(movie, parameters)
             frames: Frames = partial(movie.frames, first - 1, last, workers=context.threads)
             n_frames = last - first + 1
             numbers = parameters.write_aligned_movie
@@ -179,15 +179,15 @@ class MotionNative(Step[MotionParameters, MotionResult]):
                     n_frames,
                     movie.shape,
                     settings,
-                    gain=camera.gain,
-                    defects=camera.defects,
+                    gain=optics.gain,
+                    defects=optics.defects,
                     device=context.device,
                     threads=context.threads,
                     each_frame=each_frame,
                 )
                 for note in corrected.notes:
                     context.say(note)
-                record = MotionResult(gain_applied=camera.applied, warnings=warnings + corrected.warnings)
+                record = MotionResult(gain_applied=optics.applied, warnings=warnings + corrected.warnings)
                 fill_record(record, corrected, settings)
                 check_images(corrected, parameters.bin_factor)
             record.warnings += _doubt_intensity(record.mean_intensity, settings)
@@ -212,7 +212,7 @@ def _doubt_intensity(mean: float, settings: "MotionSettings") -> list[str]:
     ]
 
 
-def _eer_grouping(path: Path, parameters: MotionParameters, metadata: Mapping[str, Any]) -> int | None:
+def eer_grouping(path: Path, parameters: MotionParameters, metadata: Mapping[str, Any]) -> int | None:
     """Raw EER frames to a fraction: as set, or by the dose that a fraction should have."""
     wanted = parameters.eer_dose_per_fraction_e_per_A2
     if parameters.eer_frames_per_fraction is not None or wanted is None:
@@ -250,7 +250,7 @@ def _eer_total_dose(
     return per_pixel / float(pixel) ** 2
 
 
-def _frame_range(movie: "Movie", parameters: MotionParameters) -> tuple[int, int]:
+def frame_range(movie: "Movie", parameters: MotionParameters) -> tuple[int, int]:
     """First and last frame to use, counted from 1."""
     first = parameters.first_frame
     last = movie.n_frames if parameters.last_frame is None else min(parameters.last_frame, movie.n_frames)
@@ -275,8 +275,8 @@ def _settings(
     """Join what was set with what files say."""
     from vitriflow.kernels import MotionSettings
 
-    pixel = _pixel_size(movie, parameters, metadata, warnings)
-    dose = _dose_per_frame(movie, parameters, metadata, warnings)
+    pixel = pixel_size(movie, parameters, metadata, warnings)
+    dose = dose_per_frame(movie, parameters, metadata, warnings)
     if dose is None and parameters.dose_weighting:
         warnings.append("the dose isn't known, so the sum isn't dose-weighted: set dose_per_frame_e_per_A2")
     limit = 0.25 * min(movie.shape)
@@ -301,9 +301,10 @@ def _settings(
     )
 
 
-def _pixel_size(
+def pixel_size(
     movie: "Movie", parameters: MotionParameters, metadata: Mapping[str, Any], warnings: list[str]
 ) -> float:
+    """Pixel size of the movie as read (A): as set, else the microscope's file's, else the movie's own."""
     said = metadata.get("pixel_size_A")
     header = movie.pixel_size_A
     pixel = parameters.pixel_size_A
@@ -328,9 +329,10 @@ def _pixel_size(
     return pixel
 
 
-def _dose_per_frame(
+def dose_per_frame(
     movie: "Movie", parameters: MotionParameters, metadata: Mapping[str, Any], warnings: list[str]
 ) -> float | None:
+    """Dose of one frame (e/A^2): as set, else as the exposure's files say; None where nobody knows."""
     found = _dose_by_files(movie, parameters, metadata)
     chosen = parameters.dose_per_frame_e_per_A2
     if chosen is None:
@@ -360,7 +362,7 @@ def _dose_by_files(movie: "Movie", parameters: MotionParameters, metadata: Mappi
     return None
 
 
-def _camera(movie: "Movie", parameters: MotionParameters) -> _Camera:
+def camera(movie: "Movie", parameters: MotionParameters) -> Camera:
     """Gain and defects, turned onto the movie and checked against its size."""
     import dataclasses
 
@@ -369,7 +371,7 @@ def _camera(movie: "Movie", parameters: MotionParameters) -> _Camera:
 
     bad = None if parameters.defects is None else read_defects(parameters.defects, movie.shape)
     if parameters.gain_reference is None:
-        return _Camera(None, bad, "none")
+        return Camera(None, bad, "none")
     gain = read_gain(
         parameters.gain_reference,
         movie.shape,
@@ -389,4 +391,4 @@ def _camera(movie: "Movie", parameters: MotionParameters) -> _Camera:
             remedy="Is this a dark reference or another file? Take the gain reference again.",
         ) from error
     applied = "multiplied" if gain.convention == "multiply" else "divided"
-    return _Camera(factor, dead if bad is None else dead | bad, applied)
+    return Camera(factor, dead if bad is None else dead | bad, applied)

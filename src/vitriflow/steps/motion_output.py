@@ -32,21 +32,10 @@ def fill_record(record: MotionResult, corrected: "Corrected", settings: "MotionS
         When the micrograph's mean isn't what the frames add up to.
     """
     shifts = corrected.motion.mean_shifts() * settings.pixel_size_A
-    steps = np.hypot(*np.diff(shifts, axis=0).T) if len(shifts) > 1 else np.zeros(0)
-    dose = settings.dose_per_frame or 0.0
-    # Step i leads from frame i to i + 1; it's early when it ends within the first 4 e/A^2.
-    ends = settings.pre_exposure + dose * np.arange(2, len(shifts) + 1)
-    early = float(steps[ends <= _EARLY_DOSE + 1e-6].sum()) if dose > 0 else 0.0
-    record.n_frames = len(shifts)
+    fill_shifts(record, shifts, settings.dose_per_frame, settings.pre_exposure)
     record.pixel_size_A = corrected.pixel_size_A
     record.movie_pixel_size_A = settings.pixel_size_A
-    record.frame_shifts_A = [(float(y), float(x)) for y, x in shifts]
-    record.total_A = float(steps.sum())
-    record.early_A = early
-    record.late_A = record.total_A - early
-    record.net_A = float(np.hypot(*(shifts[-1] - shifts[0])))
     record.dose_weighted = corrected.dose_weighted
-    record.dose_per_frame_e_per_A2 = settings.dose_per_frame
     live = [i for i in range(len(shifts)) if i not in corrected.skipped]
     record.mean_intensity = float(corrected.frame_means[live].mean())
     record.hot_pixels = corrected.hot_pixels
@@ -58,6 +47,24 @@ def fill_record(record: MotionResult, corrected: "Corrected", settings: "MotionS
         tracks = np.moveaxis(corrected.motion.at(centres[:, 0], centres[:, 1]), 1, 0) * settings.pixel_size_A
         record.patch_shifts_A = [[(float(y), float(x)) for y, x in track] for track in tracks]
     _check_mean(corrected, live)
+
+
+def fill_shifts(
+    record: MotionResult, shifts: NDArray[np.float64], dose_per_frame: float | None, pre_exposure: float
+) -> None:
+    """Put the path of the frames, ``(n_frames, 2)`` y, x (A), into the record, early and late by dose."""
+    steps = np.hypot(*np.diff(shifts, axis=0).T) if len(shifts) > 1 else np.zeros(0)
+    dose = dose_per_frame or 0.0
+    # Step i leads from frame i to i + 1; it's early when it ends within the first 4 e/A^2.
+    ends = pre_exposure + dose * np.arange(2, len(shifts) + 1)
+    early = float(steps[ends <= _EARLY_DOSE + 1e-6].sum()) if dose > 0 else 0.0
+    record.n_frames = len(shifts)
+    record.frame_shifts_A = [(float(y), float(x)) for y, x in shifts]
+    record.total_A = float(steps.sum())
+    record.early_A = early
+    record.late_A = record.total_A - early
+    record.net_A = float(np.hypot(*(shifts[-1] - shifts[0])))
+    record.dose_per_frame_e_per_A2 = dose_per_frame
 
 
 def _check_mean(corrected: "Corrected", live: list[int]) -> None:

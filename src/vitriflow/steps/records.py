@@ -261,6 +261,31 @@ class Class2DResult(BatchResult):
     carried_per_day: int = Field(default=0, description="particles a day at this speed")
 
 
+class VolumeInfo(BaseModel):
+    """One three-dimensional class."""
+
+    class_id: int
+    n_particles: int = 0
+    share: float = Field(default=0.0, description="of all particles, 0 to 1")
+    resolution_A: float | None = None
+    rotation_accuracy_deg: float | None = None
+    shift_accuracy_A: float | None = None
+
+
+class Volume3DResult(BatchResult):
+    """Three-dimensional classes, or one refined map."""
+
+    iterations: int = 0
+    symmetry: str = "C1"
+    box_size_px: int = 0
+    pixel_size_A: float = 0.0
+    resolution_A: float | None = Field(
+        default=None, description="where halves correlate by 0.143, of a refined map; else of the best class (A)"
+    )
+    converged: bool | None = Field(default=None, description="whether a refinement came to its end")
+    classes: list[VolumeInfo] = Field(default_factory=list, description="largest first")
+
+
 class PreviewResult(Result):
     """Small pictures for the pages."""
 

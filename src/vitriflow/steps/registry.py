@@ -1,4 +1,4 @@
-"""Steps by name, found through the entry points ``vitriflow.steps``."""
+"""Steps by name, found through the entry points ``vitriflow.steps``, and in YAML files of programs."""
 
 from functools import cache
 from importlib.metadata import entry_points
@@ -16,26 +16,38 @@ def _points() -> dict[str, Any]:
 
 
 def step_names() -> list[str]:
-    """Names of all installed steps, sorted."""
-    return sorted(_points())
+    """Names of all steps, installed or described in YAML, sorted."""
+    from vitriflow.steps.programs.folder import described_names
+
+    return sorted({*_points(), *described_names()})
 
 
 @cache
+def _installed(name: str) -> Step[Any, Any]:
+    step: Step[Any, Any] = _points()[name].load()()
+    return step
+
+
 def find_step(name: str) -> Step[Any, Any]:
-    """The step of that name.
+    """The step of that name: an installed one, or one that a YAML file describes.
 
     Raises
     ------
     BadParameter
-        When no installed package offers it.
+        When nobody offers it.
+    BadTemplate
+        When the YAML file that describes it is wrong.
     """
-    point = _points().get(name)
-    if point is None:
+    if name in _points():
+        return _installed(name)
+    from vitriflow.steps.programs.folder import described_step
+
+    step = described_step(name)
+    if step is None:
         raise BadParameter(
             f"step '{name}'",
             expected="one of " + ", ".join(step_names()),
             found=repr(name),
             remedy="Run 'vitriflow step list' to see what is installed.",
         )
-    step: Step[Any, Any] = point.load()()
     return step

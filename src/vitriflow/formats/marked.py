@@ -27,7 +27,13 @@ class MarkedText:
         return f"{self.source}, line {self.lines.get(path, 1)}"
 
 
-def read_marked(text: str, source: str) -> MarkedText:
+_TEMPLATE = (
+    "a mapping with name, item and nodes",
+    "Start from a shipped template: 'vitriflow template show single-particle'.",
+)
+
+
+def read_marked(text: str, source: str, wanted: tuple[str, str] = _TEMPLATE) -> MarkedText:
     """Parse YAML text whose top is a mapping.
 
     Parameters
@@ -36,6 +42,8 @@ def read_marked(text: str, source: str) -> MarkedText:
         The YAML.
     source
         Name of the file, for messages.
+    wanted
+        What the top has to be, and what to do when it's something else.
 
     Raises
     ------
@@ -58,11 +66,11 @@ def read_marked(text: str, source: str) -> MarkedText:
     if not isinstance(node, yaml.MappingNode):
         raise BadTemplate(
             f"{source}, line 1",
-            expected="a mapping with name, item and nodes",
+            expected=wanted[0],
             found="an empty file"
             if node is None
             else f"a {'list' if isinstance(node, yaml.SequenceNode) else 'single value'}",
-            remedy="Start from a shipped template: 'vitriflow template show single-particle'.",
+            remedy=wanted[1],
         )
     marked = MarkedText(source, {})
     marked.data = _convert(node, (), marked, loader)
