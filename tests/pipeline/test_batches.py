@@ -68,7 +68,7 @@ def test_batches_follow_each_other_and_the_state_grows(house: House) -> None:
 
 
 def test_a_growing_batch_has_all_members_and_says_which_are_new(home: House) -> None:
-    home.start(flow("{micrographs: 2, mode: growing}"))
+    home.start(flow("{micrographs: 2, release: growing}"))
     home.add("m1", "m2")
     home.run()
     home.add("m3", "m4", "m5")
@@ -89,7 +89,7 @@ def test_particles_count_as_well_as_micrographs(home: House) -> None:
 
 
 def test_once_lets_one_batch_go(home: House) -> None:
-    home.start(flow("{micrographs: 2, mode: once}"))
+    home.start(flow("{micrographs: 2, release: once}"))
     home.add(*(f"m{i}" for i in range(5)))
     counts = home.run()
     assert len(batches(home)) == 1

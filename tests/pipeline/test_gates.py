@@ -25,7 +25,7 @@ nodes:
     inputs: {micrograph: still.micrograph}
     set: {accept: 'fit_resolution_A < 6', missing: accept}
   pick: {step: play.needy, inputs: {micrograph: sharp.micrograph}, set: {journal: '%(journal)s'}}
-  flow: {step: trigger, inputs: {micrograph: pick.micrograph}, set: {micrographs: 100, mode: growing}}
+  flow: {step: trigger, inputs: {micrograph: pick.micrograph}, set: {micrographs: 100, release: growing}}
   classes: {step: play.heap, inputs: {micrograph: flow.micrograph}}
 """
 GOOD, FAR, BLURRED, BOTH = "m1,total_A=5", "m2,total_A=30", "m3,fit_resolution_A=9", "m4,total_A=40"
@@ -146,3 +146,20 @@ def test_a_limit_that_cannot_be_is_refused_before_anything_is_asked(
     assert gated.catalog.read(lambda s: list(s.scalars(select(Change)))) == []
     with pytest.raises(BadParameter, match="still, sharp"):
         ask_verdict(gated.catalog, gated.processing_id, "motion", [1], True)
+
+
+def test_limits_verdicts_and_restarts_are_the_same_on_every_database(house: House, tmp_path: Path) -> None:
+    house.start(GATED % {"journal": tmp_path / "journal", "minds": ""})
+    house.add(GOOD, FAR, BLURRED)
+    house.run()
+    ask_change(house.catalog, house.processing_id, {"still.max_path_A": 35})
+    ask_verdict(
+        house.catalog, house.processing_id, "sharp", [house.measure(BLURRED).exposure_id], True, "anna"
+    )
+    counts = house.run()
+    assert counts.exposures.done == 3
+    ask_change(house.catalog, house.processing_id, {}, restart=["pick"])
+    counts = house.run()
+    assert counts.exposures.done == 3
+    assert counts.batches["classes"].done == 1
+    assert house.record(BLURRED, "sharp")["overruled_by"] == "anna"

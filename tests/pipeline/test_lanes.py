@@ -43,7 +43,8 @@ def test_batches_hold_every_exposure_once_and_are_as_large_as_was_asked(
     if micrographs is None and particles is None and after_s is None:
         micrographs = 3
     lane = Lane(
-        "t", TriggerParameters(micrographs=micrographs, particles=particles, after_s=after_s, mode="batches")
+        "t",
+        TriggerParameters(micrographs=micrographs, particles=particles, after_s=after_s, release="batches"),
     )
     counts = [0, *(one for portion in portions for one in portion)]
     found = feed(lane, portions, gap_s=1.0)
@@ -65,7 +66,7 @@ def test_batches_hold_every_exposure_once_and_are_as_large_as_was_asked(
 
 @given(arrivals, st.integers(1, 5))
 def test_once_lets_go_one_batch_and_forgets_the_rest(portions: list[list[int]], micrographs: int) -> None:
-    lane = Lane("t", TriggerParameters(micrographs=micrographs, mode="once"))
+    lane = Lane("t", TriggerParameters(micrographs=micrographs, release="once"))
     found = feed(lane, portions, gap_s=1.0)
     total = sum(map(len, portions))
     assert [len(numbers) for numbers, _ in found] == ([min(micrographs, total)] if total else [])
@@ -73,7 +74,7 @@ def test_once_lets_go_one_batch_and_forgets_the_rest(portions: list[list[int]], 
 
 
 def test_time_lets_a_stalled_stream_go_on() -> None:
-    lane = Lane("t", TriggerParameters(after_s=10, mode="growing"))
+    lane = Lane("t", TriggerParameters(after_s=10, release="growing"))
     lane.take({1: Waiting(5, START)}, [], stop=False)
     assert lane.next_time() == START + timedelta(seconds=10)
     assert lane.releases({}, START + timedelta(seconds=9), ending=False, signalled=False) == []
@@ -82,7 +83,7 @@ def test_time_lets_a_stalled_stream_go_on() -> None:
 
 
 def test_a_growing_trigger_waits_for_its_batch_and_then_takes_all() -> None:
-    lane = Lane("t", TriggerParameters(micrographs=2, mode="growing"))
+    lane = Lane("t", TriggerParameters(micrographs=2, release="growing"))
     lane.busy = True
     first = {1: Waiting(0, START), 2: Waiting(0, START), 3: Waiting(0, START)}
     assert lane.releases(first, START, ending=True, signalled=False) == []

@@ -25,13 +25,14 @@ def gate(name: str, **values: Any) -> tuple[Gate[Any], Any]:
 @given(data=st.data())
 def test_many_at_once_are_judged_as_one_by_one(name: str, data: st.DataObject) -> None:
     step, defaults = gate(name)
-    limits = {
+    limits: dict[str, Any] = {
         field: data.draw(st.one_of(st.none(), st.floats(0.01, 0.9)))
         for field in type(defaults).model_fields
         if field not in ("missing", "alarm_fraction")
     }
-    missing = data.draw(st.sampled_from(["reject", "accept"]))
-    _, parameters = gate(name, **limits, missing=missing)
+    if "missing" in type(defaults).model_fields:
+        limits["missing"] = data.draw(st.sampled_from(["reject", "accept"]))
+    _, parameters = gate(name, **limits)
     names = {one.value for one in step.criteria(parameters)}
     rows = data.draw(st.lists(st.fixed_dictionaries(dict.fromkeys(names, number)), min_size=1, max_size=8))
     columns = {
@@ -43,7 +44,7 @@ def test_many_at_once_are_judged_as_one_by_one(name: str, data: st.DataObject) -
 
 
 def test_a_refusal_names_every_criterion_with_value_and_limit() -> None:
-    step, parameters = gate("gate.ctf", max_defocus_A=30000, max_fit_resolution_A=6)
+    step, parameters = gate("gate.ctf", most_defocus_A=30000, max_fit_resolution_A=6)
     values = {"defocus_A": 45000.0, "astigmatism_A": 100.0, "fit_resolution_A": 9.5, "phase_shift_deg": 0.0}
     record = step.judge(values, None, parameters, "m1")
     assert (record.status, record.reason_code, record.failed) == (

@@ -15,9 +15,11 @@ from vitriflow.cli.demo import demo
 from vitriflow.cli.exposures import compare, export, limits, mark, reprocess
 from vitriflow.cli.gain import gain
 from vitriflow.cli.grids import box_app
+from vitriflow.cli.launch import launch
 from vitriflow.cli.logbook import experiment_app, log_app, sample_app
 from vitriflow.cli.membership import people_app
 from vitriflow.cli.notices import notices_app
+from vitriflow.cli.outlook import outlook
 from vitriflow.cli.people import access, audit
 from vitriflow.cli.recognise import recognise
 from vitriflow.cli.release import hold, release
@@ -27,6 +29,7 @@ from vitriflow.cli.session import explain, run, serve, status
 from vitriflow.cli.setup import doctor, init
 from vitriflow.cli.simulate import simulate
 from vitriflow.cli.step import step_app
+from vitriflow.cli.template import template_app
 from vitriflow.cli.validate import validate
 from vitriflow.cli.verify import verify
 from vitriflow.errors import VitriflowError
@@ -65,6 +68,8 @@ for command in (
     compare,
     export,
     correct,
+    launch,
+    outlook,
 ):
     app.command()(command)
 for service in (up, acquire, process, start, stop, pause, resume, install_services):
@@ -78,6 +83,7 @@ app.add_typer(box_app, name="box")
 app.add_typer(alarms_app, name="alarms")
 app.add_typer(notices_app, name="notices")
 app.add_typer(airflow_app, name="airflow")
+app.add_typer(template_app, name="template")
 for about_people in (access, audit, login, ls, get):
     app.command()(about_people)
 

@@ -18,7 +18,9 @@ from vitriflow.cli.progress import RunDisplay
 from vitriflow.errors import BadParameter
 
 if TYPE_CHECKING:
-    from vitriflow.facility.run import SessionRun
+    from vitriflow.catalog import Catalog
+    from vitriflow.config import Config
+    from vitriflow.facility.run import RunRequest, SessionRun
 
 _COUNTS = ("came_in", "done", "rejected", "quarantined", "failed", "open")
 
@@ -50,28 +52,48 @@ def run(
 
     Exits with 1 when --once left exposures that failed; quarantined ones are told, and are no failure.
     """
-    from vitriflow.facility.run import RunRequest, SessionRun
+    from vitriflow.facility.run import RunRequest
 
     settled = configured(config, out)
     catalog = open_catalog(settled, create=True)
+    request = RunRequest(
+        source=folder,
+        microscope=microscope,
+        experiment=experiment,
+        sample=sample,
+        session=session,
+        template=template,
+        processing=processing,
+        parameters=parse_settings(settings),
+        once=once,
+        copy=copy,
+    )
+    try:
+        start_run(settled, catalog, request, serve, config, out)
+    finally:
+        catalog.close()
+
+
+def start_run(
+    settled: "Config",
+    catalog: "Catalog",
+    request: "RunRequest",
+    serve: bool = False,
+    config: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Run a session until it's stopped, and show how it goes.
+
+    Raises
+    ------
+    typer.Exit
+        With 1 when it was to end by itself, and exposures failed.
+    """
+    from vitriflow.facility.run import SessionRun
+
     pages: subprocess.Popen[bytes] | None = None
     try:
-        session_run = SessionRun(
-            settled,
-            catalog,
-            RunRequest(
-                source=folder,
-                microscope=microscope,
-                experiment=experiment,
-                sample=sample,
-                session=session,
-                template=template,
-                processing=processing,
-                parameters=parse_settings(settings),
-                once=once,
-                copy=copy,
-            ),
-        )
+        session_run = SessionRun(settled, catalog, request)
         _stop_on_signals(session_run)
         console = Console(stderr=True)
         console.print(f"session    {session_run.session.key}", highlight=False, markup=False)
@@ -86,8 +108,7 @@ def run(
         if pages is not None:
             pages.terminate()
             pages.wait(10)
-        catalog.close()
-    if once and counts.exposures.failed:
+    if request.once and counts.exposures.failed:
         raise typer.Exit(1)
 
 

@@ -35,8 +35,9 @@ from vitriflow.facility.choose import (
 )
 from vitriflow.facility.conduct import take_up
 from vitriflow.facility.gains import choose_gain, keep_gain, wants_gain
+from vitriflow.facility.launch import find_template, scopes_of
 from vitriflow.facility.new_folder import folders_of
-from vitriflow.pipeline import Template, load_template, make_plan, parse_template, start_processing
+from vitriflow.pipeline import Template, make_plan, parse_template, start_processing
 from vitriflow.storage import SessionFolder, make_session_folder, session_folder
 
 AUTO = "auto"
@@ -89,9 +90,11 @@ def activate(config: Config, catalog: Catalog, wanted: Activation) -> Session:
     source = _find_source(name, scope, wanted.source)
     pending: dict[str, Any] | None = None
     if wanted.process:
-        template = wanted.pipeline or load_template(
-            choose_template(wanted.template or config.processing.template, source or Path("/nonexistent"))
+        template = wanted.pipeline or find_template(
+            config,
+            choose_template(wanted.template or config.processing.template, source or Path("/nonexistent")),
         )
+        template = template.filled(scopes_of(config, catalog, name, scope, wanted.experiment, wanted.sample))
         parameters = join_parameters(template, scope, config.processing.parameters, wanted.parameters)
         make_plan(template, parameters)
         pending = _pending(wanted.processing, template, parameters)
@@ -200,7 +203,9 @@ def default_processing(config: Config, catalog: Catalog, session_id: int) -> Non
     """Give a session without any processing the one that the facility does by default, to begin."""
     session, microscope, _ = catalog.read(lambda orm: _standing(orm, session_id))
     scope = config.microscopes.get(microscope, MicroscopeSection())
-    template = load_template(choose_template(config.processing.template, Path(session.source)))
+    template = find_template(
+        config, choose_template(config.processing.template, Path(session.source))
+    ).filled({})
     parameters = join_parameters(template, scope, config.processing.parameters, {})
     put_off_processing(catalog, session_id, "live", template, parameters)
 

@@ -34,13 +34,14 @@ from vitriflow.facility.choose import (
 from vitriflow.facility.compute import make_pool
 from vitriflow.facility.gains import wants_gain
 from vitriflow.facility.journal import SessionJournal
+from vitriflow.facility.launch import find_template, scopes_of
 from vitriflow.facility.pool_watch import PoolWatch
 from vitriflow.facility.processing_run import ProcessingRun, present
 from vitriflow.pipeline import (
     Counts,
     Settings,
+    Template,
     counts,
-    load_template,
     make_plan,
     parse_template,
     start_processing,
@@ -62,6 +63,7 @@ class RunRequest:
     sample: str = "sample"
     session: str | None = None
     template: str | None = None
+    pipeline: Template | None = None  # at hand: it goes before the name of one
     processing: str = "live"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     once: bool = False
@@ -99,7 +101,9 @@ class SessionRun:
             parameters = frozen.parameters
         else:
             named = request.template or config.processing.template
-            template = load_template(choose_template(named, self.source))
+            scopes = scopes_of(config, catalog, scope_name, scope, request.experiment, request.sample)
+            found = request.pipeline or find_template(config, choose_template(named, self.source))
+            template = found.filled(scopes)
             parameters = join_parameters(template, scope, config.processing.parameters, request.parameters)
         if frozen is None and wants_gain(template, scope, parameters):
             parameters |= self._chosen_before()

@@ -8,6 +8,7 @@ from vitriflow.pipeline.counts import Counts, Tally, counts
 from vitriflow.pipeline.explain import CameraFile, Link, explain
 from vitriflow.pipeline.plan import Group, Plan, PlanNode, Source
 from vitriflow.pipeline.pool import CallStopped, LocalPool, WorkerDied, count_gpus
+from vitriflow.pipeline.prompts import Prompt, read_answers, variables
 from vitriflow.pipeline.settings import Settings
 from vitriflow.pipeline.starting import plan_of, start_processing
 from vitriflow.pipeline.template import Template, load_template, parse_template, template_names
@@ -28,6 +29,7 @@ __all__ = [
     "Plan",
     "PlanNode",
     "Promise",
+    "Prompt",
     "Settings",
     "Source",
     "Tally",
@@ -43,9 +45,11 @@ __all__ = [
     "make_plan",
     "parse_template",
     "plan_of",
+    "read_answers",
     "run_batch",
     "run_group",
     "start_processing",
     "template_names",
+    "variables",
     "what_changes",
 ]

@@ -133,12 +133,12 @@ class BatchBook:
             draft.released[name] = found
             for place, release in enumerate(found, start=lane.batches + 1):
                 before = sum(len(one.exposures) for one in found[: place - lane.batches - 1]) + lane.released
-                growing = lane.parameters.mode == "growing"
+                growing = lane.parameters.release == "growing"
                 self._make(
                     session,
                     name,
                     place,
-                    lane.parameters.mode,
+                    lane.parameters.release,
                     release,
                     len(release.exposures) + (before if growing else 0),
                     moment,

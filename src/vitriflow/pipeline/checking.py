@@ -1,6 +1,5 @@
 """Checks a template as a typed graph, and makes the plan of it."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from vitriflow.errors import BadParameter, BadTemplate
 from vitriflow.pipeline.plan import EXPOSURE, PREVIEWS, SESSION_LANE, Plan, PlanNode, Source, ordered
 from vitriflow.pipeline.template import Template
+from vitriflow.pipeline.wording import listed, nearest
 from vitriflow.steps import (
     JudgedStep,
     Kind,
@@ -54,7 +54,7 @@ def make_plan(
     BadParameter
         The same for a value given here.
     """
-    plan = _Checker(template, dict(parameters or {})).plan()
+    plan = _Checker(template.filled({}), dict(parameters or {})).plan()
     if not jobs:
         return plan
     nodes = (replace(node, job=jobs.get(node.name, node.job)) for node in plan.nodes)
@@ -68,10 +68,16 @@ class _Checker:
         self.written = template.written
         self.marks = template.marks
         self.given = given
+        self.defaults = {
+            name: prompt.default
+            for name, prompt in self.written.prompts.items()
+            if prompt.default is not None
+        }
         self.used: set[tuple[str, str]] = set()  # (where, name) of values that act somewhere
 
     def plan(self) -> Plan:
         steps = {name: self._step(name) for name in self.written.nodes}
+        self._check_prompts(steps)
         sources = {name: self._inputs(name, steps) for name in steps}
         self._refuse_loops(sources)
         values = {name: self._values(name, step) for name, step in steps.items()}
@@ -102,7 +108,7 @@ class _Checker:
             step = find_step(wanted)
         except BadParameter as error:
             raise self._error(
-                place, f"step of node '{name}'", error.expected, repr(wanted), _nearest(wanted, step_names())
+                place, f"step of node '{name}'", error.expected, repr(wanted), nearest(wanted, step_names())
             ) from error
         if step.scope is Scope.TILT_SERIES:
             raise self._error(
@@ -147,9 +153,9 @@ class _Checker:
                 raise self._error(
                     ("nodes", node.name, "set", "stop_on"),
                     f"parameter 'stop_on' of node '{node.name}'",
-                    f"the name of another node: {_listed(others)}",
+                    f"the name of another node: {listed(others)}",
                     repr(wanted),
-                    _nearest(wanted, others),
+                    nearest(wanted, others),
                 )
 
     def _offered(self, name: str, steps: Mapping[str, Step[Any, Any]]) -> Mapping[str, Port]:
@@ -202,7 +208,7 @@ class _Checker:
         ports = steps[name].inputs
         what = f"input '{port}' of node '{name}'"
         if port not in ports:
-            raise self._error(place, what, f"one of {_listed(ports)}", repr(port), _nearest(port, ports))
+            raise self._error(place, what, f"one of {listed(ports)}", repr(port), nearest(port, ports))
         node, _, out = text.partition(".")
         offered: Mapping[str, Port]
         if node == EXPOSURE:
@@ -213,7 +219,7 @@ class _Checker:
         else:
             others = [EXPOSURE, *(other for other in steps if other != name)]
             raise self._error(
-                place, what, f"one of {_listed(others)} and a port", repr(text), _nearest(node, others)
+                place, what, f"one of {listed(others)} and a port", repr(text), nearest(node, others)
             )
         unfit = self._reach(name, node, steps)
         if unfit is not None:
@@ -222,9 +228,9 @@ class _Checker:
             raise self._error(
                 place,
                 what,
-                f"{node}.PORT with PORT one of {_listed(offered)}",
+                f"{node}.PORT with PORT one of {listed(offered)}",
                 repr(text),
-                _nearest(out, offered),
+                nearest(out, offered),
             )
         if offered[out].kind != ports[port].kind:
             fits = [f"{node}.{other}" for other, face in offered.items() if face.kind == ports[port].kind]
@@ -273,6 +279,8 @@ class _Checker:
                 ("set", field, own),
                 ("given", field, self.given),
                 ("parameters", field, self.written.parameters),
+                ("prompts", f"{name}.{field}", self.defaults),
+                ("prompts", field, self.defaults),
             ):
                 if key in offered:
                     values[field] = offered[key]
@@ -284,9 +292,9 @@ class _Checker:
                 raise self._error(
                     ("nodes", name, "set", key),
                     f"parameter '{key}' of node '{name}'",
-                    f"a parameter of {step.name}: {_listed(fields)}",
+                    f"a parameter of {step.name}: {listed(fields)}",
                     repr(key),
-                    _nearest(key, fields),
+                    nearest(key, fields),
                 )
         return values, origin
 
@@ -313,12 +321,37 @@ class _Checker:
         where = origin.get(field)
         if where == "given":
             return BadParameter(what, expected, found, "Give another value.")
-        place = ("nodes", name, "set", field) if where == "set" else ("parameters", field)
+        place: tuple[str, ...] = ("nodes", name, "set", field) if where == "set" else ("parameters", field)
+        if where == "prompts":
+            key = f"{name}.{field}" if f"{name}.{field}" in self.defaults else field
+            place = ("prompts", key, "default")
         if where is None:
             place = ("nodes", name)
         given = f"Give it with --set {field}=VALUE, in facility.toml, or here in the template."
         remedy = given if where is None else "Correct the value."
         return self._error(place, what, expected, found, remedy)
+
+    def _check_prompts(self, steps: Mapping[str, Step[Any, Any]]) -> None:
+        """Every question sets something, and its own default is an answer."""
+        known = [field for step in steps.values() for field in step.Parameters.model_fields]
+        known += [f"{name}.{field}" for name, step in steps.items() for field in step.Parameters.model_fields]
+        for key, prompt in self.written.prompts.items():
+            if key not in known:
+                raise self._error(
+                    ("prompts", key),
+                    f"prompt '{key}'",
+                    "a parameter of a step, or node.parameter",
+                    "a question that sets nothing",
+                    nearest(key, known),
+                )
+            if prompt.default is not None:
+                try:
+                    prompt.read(key, prompt.default)
+                except BadParameter as error:
+                    place = ("prompts", key, "default")
+                    raise self._error(
+                        place, f"default of prompt '{key}'", error.expected, error.found, "Correct it."
+                    ) from error
 
     def _refuse_unused(self, steps: Mapping[str, Step[Any, Any]]) -> None:
         known = sorted({field for step in steps.values() for field in step.Parameters.model_fields})
@@ -328,22 +361,22 @@ class _Checker:
                 raise self._error(
                     ("parameters", key),
                     f"parameter '{key}'",
-                    f"one that a node uses: {_listed(known)}",
+                    f"one that a node uses: {listed(known)}",
                     f"a value that acts nowhere{self._fixed(key)}",
-                    _nearest(key, known),
+                    nearest(key, known),
                 )
         for key in self.given:
             if ("given", key) not in self.used:
                 raise BadParameter(
                     f"parameter '{key}' for template '{self.written.name}'",
-                    expected=f"one that a node uses: {_listed(known)}",
+                    expected=f"one that a node uses: {listed(known)}",
                     found=f"a value that acts nowhere{self._fixed(key)}",
-                    remedy=_nearest(key, known),
+                    remedy=nearest(key, known),
                 )
 
     def _fixed(self, key: str) -> str:
         nodes = [name for name, node in self.written.nodes.items() if key in node.set]
-        return f" (fixed by 'set' in {_listed(nodes)})" if nodes else ""
+        return f" (fixed by 'set' in {listed(nodes)})" if nodes else ""
 
 
 def _numbered(nodes: Iterable[PlanNode]) -> Iterable[PlanNode]:
@@ -365,12 +398,3 @@ def _loop(left: Mapping[str, Mapping[str, Source]]) -> list[str]:
         if following in path:
             return path[path.index(following) :]
         path.append(following)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"Did you mean '{near[0]}'?" if near else "Correct or remove it."

@@ -41,12 +41,12 @@ class Lane:
     @property
     def over(self) -> bool:
         """Whether it lets nothing go any more."""
-        return self.stopped or (self.parameters.mode == "once" and self.batches > 0)
+        return self.stopped or (self.parameters.release == "once" and self.batches > 0)
 
     @property
     def busy_growing(self) -> bool:
         """Whether the end of a batch is what it waits for."""
-        return self.busy and self.parameters.mode == "growing"
+        return self.busy and self.parameters.release == "growing"
 
     def next_time(self) -> datetime | None:
         """When the one that waits longest has waited long enough."""
@@ -81,7 +81,7 @@ class Lane:
         items = [*self.waiting.items(), *joined.items()]
         if signalled:
             return [_release(items, "stop")]
-        if self.parameters.mode == "growing":
+        if self.parameters.release == "growing":
             return [_release(items, self._cause(joined, moment))]
         return self._parts(items, moment, ending)
 
@@ -97,7 +97,7 @@ class Lane:
             if cause:
                 found.append(_release(part, cause))
                 part, particles = [], 0
-                if self.parameters.mode == "once":
+                if self.parameters.release == "once":
                     return found
         if part and self._waited(part[0][1], moment):
             found.append(_release(part, "time"))

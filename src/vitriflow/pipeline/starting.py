@@ -57,6 +57,7 @@ def start_processing(
     CatalogError
         When there's no such session.
     """
+    template = template.filled({})  # what nobody filled in is as the template says
     make_plan(template, parameters)
     frozen: dict[str, Any] = orjson.loads(orjson.dumps(dict(parameters), default=str))
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitriflow.errors import BadTemplate
 from vitriflow.formats.marked import MarkedText, read_marked
+from vitriflow.pipeline.prompts import Prompt, Scopes, fill
 
 
 class NodeText(BaseModel):
@@ -32,6 +33,9 @@ class TemplateText(BaseModel):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="values by name, given to every node whose step has that parameter"
     )
+    prompts: dict[str, Prompt] = Field(
+        default_factory=dict, description="what is asked at launch: parameter, or node.parameter -> question"
+    )
     nodes: dict[str, NodeText] = Field(min_length=1)
 
 
@@ -47,6 +51,17 @@ class Template:
     def name(self) -> str:
         """The name that the template gives itself."""
         return self.written.name
+
+    def filled(self, scopes: Scopes) -> "Template":
+        """The template with its variables filled in (see :func:`vitriflow.pipeline.prompts.fill`).
+
+        Raises
+        ------
+        BadTemplate
+            When one has no value and no default.
+        """
+        text = fill(self.text, self.marks, scopes)
+        return self if text is self.text else parse_template(text, self.marks.source)
 
 
 def template_names() -> list[str]:
@@ -119,7 +134,9 @@ def _explained(error: ValidationError, marks: MarkedText) -> BadTemplate:
     place = first["loc"]
     name = ".".join(str(part) for part in place) or "template"
     expected = {
-        "extra_forbidden": "a key that is known (top: name, title, item, parameters, nodes; node: step, inputs, set)",
+        "extra_forbidden": (
+            "a key that is known (top: name, title, item, parameters, prompts, nodes; node: step, inputs, set)"
+        ),
         "missing": "this key",
     }.get(first["type"], first["msg"])
     found = "nothing" if first["type"] == "missing" else repr(first["input"])

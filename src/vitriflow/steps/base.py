@@ -190,14 +190,14 @@ class BatchStep(Step[P, B]):
     In a template it takes its inputs from a ``trigger`` node, whose ports have the names of kinds::
 
         extract: {step: extract, inputs: {micrograph: keep.micrograph, coordinates: pick.coordinates, ctf: ctf.ctf}}
-        flow:    {step: trigger, inputs: {particles: extract.particles}, set: {particles: 500, mode: batches}}
+        flow:    {step: trigger, inputs: {particles: extract.particles}, set: {particles: 500, release: batches}}
         classes: {step: class2d.online, inputs: {particles: flow.particles}}
         choose:  {step: class2d.select, inputs: {classes: classes.classes}}
 
     An input from a trigger stands in ``BatchItem.inputs``, once for each member. An input from another
     batch step (``choose`` above) is one file for the batch; it stands in ``inputs`` of :meth:`run_batch`.
 
-    The modes of a trigger say what the members are. ``once``: one batch, when the condition is first met.
+    ``release`` of a trigger says what the members are. ``once``: one batch, when the condition is first met.
     ``batches``: each batch has the exposures that came since the one before. ``growing``: each batch has
     all exposures up to now; for a step with a state those that the state doesn't hold have ``new`` set.
 

@@ -53,7 +53,7 @@ class Class2DParameters(StepParameters):
     )
     passes: int = Field(default=1, ge=1, le=20, description="rounds over the held particles with each batch")
     use_ctf: bool = Field(default=True, description="correct for the CTF; particles without one are left out")
-    contrast: Literal["bright", "dark"] = Field(
+    particle_contrast: Literal["bright", "dark"] = Field(
         default="bright", description="of protein in the particle images"
     )
     seed: int = Field(
@@ -280,7 +280,7 @@ class _Work:
                 torch.from_numpy(np.concatenate(defocus)), torch.from_numpy(np.concatenate(optics))
             )
         pixels = torch.from_numpy(np.concatenate(images))
-        if self.parameters.contrast == "dark":
+        if self.parameters.particle_contrast == "dark":
             pixels = -pixels
         self._keep(self.classifier.update(pixels, ctf), rows)
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class GateParameters(StepParameters):
-    """What every gate knows."""
+    """A gate that lets an exposure pass of which a number isn't known."""
+
+
+class StrictGateParameters(GateParameters):
+    """A gate that refuses an exposure of which a number isn't known, unless it's told otherwise."""
 
     missing: Literal["reject", "accept"] = Field(
         default="reject",
@@ -95,7 +99,7 @@ class Gate(JudgedStep[G, JudgeResult]):
                 continue
             value = _number(values.get(one.value))
             if value is None:
-                if parameters.missing == "reject" and not one.may_lack:
+                if _strict(parameters) and not one.may_lack:
                     failed.append(one.name)
                     reasons.append(one.why(None))
             elif not (one.low is None or value >= one.low) or not (one.high is None or value <= one.high):
@@ -142,10 +146,14 @@ class Gate(JudgedStep[G, JudgeResult]):
                 wrong |= known & (value < one.low)
             if one.high is not None:
                 wrong |= known & (value > one.high)
-            if parameters.missing == "reject" and not one.may_lack:
+            if _strict(parameters) and not one.may_lack:
                 wrong |= ~known
             bad |= wrong
         return bad
+
+
+def _strict(parameters: StepParameters) -> bool:
+    return getattr(parameters, "missing", "accept") == "reject"
 
 
 def _number(value: Any) -> Any:

@@ -1,22 +1,22 @@
 """``gate.ctf`` and ``gate.ice``, ``gate.tilt``: exposures whose contrast transfer function says no."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from vitriflow.steps.gate import Criterion, Gate, GateParameters
+from vitriflow.steps.gate import Criterion, Gate, GateParameters, StrictGateParameters
 from vitriflow.steps.judging import passed_on
 from vitriflow.steps.records import Kind
 
 
-class GateCtfParameters(GateParameters):
+class GateCtfParameters(StrictGateParameters):
     """What a fit has to say. A limit of None isn't asked about."""
 
-    min_defocus_A: float | None = Field(default=1000.0, description="mean underfocus, at least (A)")
-    max_defocus_A: float | None = Field(default=60000.0, description="mean underfocus, at most (A)")
-    max_astigmatism_A: float | None = Field(default=None, ge=0, description="U - V, at most (A)")
-    max_astigmatism: float | None = Field(
+    least_defocus_A: float | None = Field(default=1000.0, description="mean underfocus, at least (A)")
+    most_defocus_A: float | None = Field(default=60000.0, description="mean underfocus, at most (A)")
+    most_astigmatism_A: float | None = Field(default=None, ge=0, description="U - V, at most (A)")
+    most_astigmatism: float | None = Field(
         default=0.15, ge=0, description="U - V over the mean defocus, at most (1)"
     )
     max_fit_resolution_A: float | None = Field(
@@ -62,9 +62,9 @@ class GateCtf(Gate[GateCtfParameters]):
         """One for each quantity."""
         p = parameters
         return (
-            Criterion("defocus", "defocus_A", p.min_defocus_A, p.max_defocus_A, " A"),
-            Criterion("astigmatism", "astigmatism_A", high=p.max_astigmatism_A, unit=" A"),
-            Criterion("relative_astigmatism", "relative_astigmatism", high=p.max_astigmatism),
+            Criterion("defocus", "defocus_A", p.least_defocus_A, p.most_defocus_A, " A"),
+            Criterion("astigmatism", "astigmatism_A", high=p.most_astigmatism_A, unit=" A"),
+            Criterion("relative_astigmatism", "relative_astigmatism", high=p.most_astigmatism),
             Criterion("resolution", "fit_resolution_A", high=p.max_fit_resolution_A, unit=" A"),
             Criterion("phase", "phase_shift_deg", p.min_phase_shift_deg, p.max_phase_shift_deg, " degrees"),
             # Pixels may be too large to see the ring: that's no reason to refuse them.
@@ -76,9 +76,6 @@ class GateCtf(Gate[GateCtfParameters]):
 class GateIceParameters(GateParameters):
     """How much ice is too much."""
 
-    missing: Literal["reject", "accept"] = Field(
-        default="accept", description="what becomes of an exposure whose ring couldn't be measured"
-    )
     max_ice_ring: float | None = Field(
         default=1.5, gt=0, description="strength of 3.6-4.0 A over 4.0-4.4 A, at most"
     )
@@ -106,9 +103,6 @@ class GateIce(Gate[GateIceParameters]):
 class GateTiltParameters(GateParameters):
     """How far corners may differ."""
 
-    missing: Literal["reject", "accept"] = Field(
-        default="accept", description="what becomes of an exposure whose tilt wasn't asked for or found"
-    )
     max_tilt_deg: float | None = Field(
         default=10.0,
         gt=0,

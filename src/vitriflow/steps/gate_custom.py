@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from vitriflow.steps.base import StepParameters
 from vitriflow.steps.expression import Expression
-from vitriflow.steps.gate import Criterion, Gate, GateParameters
+from vitriflow.steps.gate import Criterion, Gate, StrictGateParameters
 from vitriflow.steps.judging import JudgeResult
 from vitriflow.steps.records import Status
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class GateCustomParameters(GateParameters):
+class GateCustomParameters(StrictGateParameters):
     """The condition."""
 
     accept: str = Field(

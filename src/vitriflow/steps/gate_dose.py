@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -18,9 +18,6 @@ _FEWEST = 5  # below, there's no median worth the name
 class GateDoseParameters(GateParameters):
     """How even the beam has to be."""
 
-    missing: Literal["reject", "accept"] = Field(
-        default="accept", description="what becomes of an exposure without a known intensity"
-    )
     min_intensity: float | None = Field(
         default=0.5, ge=0, description="mean intensity over the running median, at least (1)"
     )

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from vitriflow.steps.gate import Criterion, Gate, GateParameters
+from vitriflow.steps.gate import Criterion, Gate, StrictGateParameters
 from vitriflow.steps.judging import passed_on
 from vitriflow.steps.records import Kind
 
 
-class MaxShiftParameters(GateParameters):
+class MaxShiftParameters(StrictGateParameters):
     """How much motion is too much."""
 
     max_frame_shift_A: float | None = Field(

@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 from vitriflow.steps.base import StepParameters
 from vitriflow.steps.judging import JudgedStep, JudgeResult
 
-Mode = Literal["once", "growing", "batches"]
+Release = Literal["once", "growing", "batches"]
 
 
 class TriggerParameters(StepParameters):
     """When exposures go on. Any of the conditions that are set lets them go."""
 
-    mode: Mode = Field(
+    release: Release = Field(
         default="batches",
         description="once: one batch; batches: those that came since the last one; growing: all up to now",
     )
