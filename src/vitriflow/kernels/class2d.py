@@ -15,7 +15,7 @@ import math
 import torch
 
 from vitriflow.errors import BadImage, Reason
-from vitriflow.kernels.class2d_core import Classifier, Update
+from vitriflow.kernels.class2d_core import Classifier, Update, place_best
 from vitriflow.kernels.class2d_held import Held
 from vitriflow.kernels.class2d_prepare import Class2DSettings, ParticleCtf
 
@@ -54,6 +54,7 @@ class OnlineClassifier(Classifier):
             self._take(images, ctf, used[first : first + _CHUNK], result, draw)
             if not self.started and len(self.held) >= self.settings.first:
                 self._start(result, draw)
+                self._let_leave(result, draw)
         if self.started and len(used):
             self._refine(result, draw)
         self._tell(self.held, result)
@@ -92,11 +93,15 @@ class OnlineClassifier(Classifier):
         new = Held(particles.z, particles.c2, particles.shift, number, number * 0, none, none, none)
         if self.started:
             reach = self.shifts(self.prepare.max_shift_px, 2.0)
-            self._place(new, self._match(new, self.averages(), self.prepare.coarse, reach))
+            place_best(new, self.compare(new, self.averages(), self.prepare.coarse, reach), self.classes.ids)
         else:
             share = n / (len(self.held) + n)
             self.power = (1.0 - share) * self.power + share * power.mean(dim=0)
         self.held.join(new)
+        self._let_leave(result, draw)
+
+    def _let_leave(self, result: Update, draw: torch.Generator) -> None:
+        """Hold no more particles than are to be held; nobody leaves before there are classes."""
         if len(self.held) > self.settings.held and self.started:
             self.held, leaving = self.held.draw_to(self.settings.held, draw)
             self._bury(leaving)
@@ -105,7 +110,7 @@ class OnlineClassifier(Classifier):
     def _bury(self, leaving: Held) -> None:
         """Add particles that leave to the sums of the past, and let these fade."""
         nowhere = torch.zeros((1, 2), device=self.settings.device)
-        found = self._match(leaving, self.averages(), self.prepare.fine, nowhere, sums=True)
+        found = self.compare(leaving, self.averages(), self.prepare.fine, nowhere, sums=True)
         classes = self.classes
         classes.past_sums += found.sums
         classes.past_weights += found.weights

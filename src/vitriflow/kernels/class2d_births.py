@@ -6,7 +6,7 @@ from vitriflow.kernels.class2d_match import Averages, Particles
 from vitriflow.kernels.class2d_polar import PolarGrid
 from vitriflow.kernels.class2d_seed import choose, views
 
-__all__ = ["find_births", "find_twins"]
+__all__ = ["find_births", "find_twins", "loss_without", "noise_of_difference"]
 
 _NEAR = 12
 # Standard deviations of what noise in two averages makes of L; choosing the better of two alike brings 0.8
@@ -53,7 +53,7 @@ def find_births(
     table = standing.to(score.device).clone()
     while True:
         best = torch.cat([table, score[:, born], torch.zeros_like(score[:, :1])], dim=1)
-        loss = _loss(best)[: table.shape[1]]
+        loss = loss_without(best)[: table.shape[1]]
         loss[gone] = torch.inf
         if not len(loss):
             break
@@ -69,11 +69,22 @@ def find_births(
     return Averages(averages.a[where], averages.gain[where]), gone
 
 
-def _loss(score: torch.Tensor) -> torch.Tensor:
+def loss_without(score: torch.Tensor) -> torch.Tensor:
     """What is lost ``(k,)`` over all particles when a class goes and they take their second best."""
     top = score.topk(2, dim=1)
     lost = torch.zeros(score.shape[1], device=score.device)
     return lost.index_add_(0, top.indices[:, 0], top.values[:, 0] - top.values[:, 1])
+
+
+def noise_of_difference(
+    c2: torch.Tensor, averages: Averages, one: int, other: int, weights: torch.Tensor
+) -> float:
+    """Deviation of a particle's difference in L between two averages that only noise makes different.
+
+    ``c2 (n, n_rings)`` of particles and ``weights (n_rings,)`` as in L.
+    """
+    typical = c2.mean(dim=0) * weights
+    return max(float((typical * (averages.gain[one] + averages.gain[other])).sum()), 1e-6) ** 0.5
 
 
 def find_twins(
@@ -102,7 +113,6 @@ def find_twins(
         return None
     best = score.argmax(dim=1)
     counts = torch.bincount(best, minlength=k)
-    typical = c2.mean(dim=0) * weights
     found: tuple[float, int, int] | None = None
     for one in range(k):
         mine = score[best == one]
@@ -113,8 +123,7 @@ def find_twins(
         other = int(loss.argmin())
         if counts[other] < counts[one] or (counts[other] == counts[one] and other > one):
             continue
-        noise = float((typical * (averages.gain[one] + averages.gain[other])).sum())
-        excess = float(loss[other]) / max(noise, 1e-6) ** 0.5
+        excess = float(loss[other]) / noise_of_difference(c2, averages, one, other, weights)
         if excess < _TWIN and (found is None or excess < found[0]):
             found = (excess, one, other)
     return None if found is None else found[1:]

@@ -11,12 +11,14 @@ from vitriflow.kernels.class2d_model import ClassSums, shared_signal
 from vitriflow.kernels.class2d_polar import PolarGrid
 from vitriflow.kernels.class2d_prepare import Class2DSettings, Preparation, shift_grid
 from vitriflow.kernels.class2d_seed import precentre, signal_on_rings
+from vitriflow.kernels.class2d_split import find_splits, worth_it
 
 __all__ = ["Classifier", "Update"]
 
 _VIEWS, _FEWEST_VIEWS = 384, 200  # particles that a look for new classes is made on
 _PER_CLASS = 15  # held particles that a class needs before one more is looked for
 _LEAST_MEMBERS = 3
+_PARTINGS = 3  # rounds of taking classes apart at the start
 _LEAST_GAIN = 60.0  # L that a new class has to bring over the particles looked at
 
 
@@ -51,6 +53,24 @@ class Update:
     n_left_out: int = 0
     born: list[int] = field(default_factory=list)
     died: list[int] = field(default_factory=list)
+
+
+def places_among(held: Held, ids: torch.Tensor) -> torch.Tensor:
+    """Place ``(n,)`` of each particle's class among ``ids``; -1 for none."""
+    nowhere = torch.full_like(held.class_id, -1)
+    if not len(ids):
+        return nowhere
+    same = held.class_id[:, None] == ids[None, :]
+    return torch.where(same.any(dim=1), same.int().argmax(dim=1), nowhere)
+
+
+def place_best(held: Held, found: Found, ids: torch.Tensor) -> None:
+    """Put each particle into the class that it fits best."""
+    best = found.score.argmax(dim=1)
+    row = torch.arange(len(best), device=best.device)
+    held.class_id = ids[best]
+    held.turn, held.shift = found.turn[row, best], found.shift[row, best]
+    held.score = found.score[row, best]
 
 
 class Classifier:
@@ -128,7 +148,7 @@ class Classifier:
         """Standard deviation of a particle's distance from the middle of its box, per axis (px)."""
         return max(1.0, 0.5 * self.prepare.max_shift_px)
 
-    def _match(
+    def compare(
         self,
         held: Held,
         averages: Averages,
@@ -138,6 +158,7 @@ class Classifier:
         sums: bool = False,
         temperature: float = 1.0,
     ) -> Found:
+        """Compare particles with averages on the rings of a level."""
         return match(
             held.particles.on(self.prepare.fine, level),
             averages.on(level),
@@ -150,25 +171,11 @@ class Classifier:
             temperature=temperature,
         )
 
-    def _place(self, held: Held, found: Found) -> None:
-        """Put each particle where it fits best."""
-        best = found.score.argmax(dim=1)
-        row = torch.arange(len(best), device=best.device)
-        held.class_id = self.classes.ids[best]
-        held.turn, held.shift = found.turn[row, best], found.shift[row, best]
-        held.score = found.score[row, best]
-
-    def places(self, held: Held) -> torch.Tensor:
-        """Place ``(n,)`` of each particle's class among the classes; -1 for none."""
-        same = held.class_id[:, None] == self.classes.ids[None, :]
-        nowhere = torch.full_like(held.class_id, -1)
-        return (
-            torch.where(same.any(dim=1), same.int().argmax(dim=1), nowhere) if len(self.classes) else nowhere
-        )
-
-    def own(self, held: Held, averages: Averages, level: PolarGrid) -> torch.Tensor:
+    def own(
+        self, held: Held, averages: Averages, level: PolarGrid, ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What each particle adds to its own L ``(n, k)`` by being in its class."""
-        places = self.places(held)
+        places = places_among(held, self.classes.ids if ids is None else ids)
         rings = slice(0, level.n_rings)
         gain = averages.gain[places.clamp(min=0)][:, rings]
         part = held.particles.on(self.prepare.fine, level)
@@ -186,17 +193,29 @@ class Classifier:
         temperature: float = 1.0,
     ) -> torch.Tensor:
         """One round over all held particles; returns L ``(n, k)`` without what each adds itself."""
-        held, classes = self.held, self.classes
         averages = self.averages() if averages is None else averages
-        own = self.own(held, averages, level)
-        found = self._match(held, averages, level, shifts, own, sums=True, temperature=temperature)
-        self._place(held, found)
+        score = self.round(self.held, self.classes, averages, level, shifts, temperature)
+        self.signal = shared_signal(self.classes, self.signal)
+        return score
+
+    def round(
+        self,
+        held: Held,
+        classes: ClassSums,
+        averages: Averages,
+        level: PolarGrid,
+        shifts: torch.Tensor,
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        """Match particles to averages, place them, and make the sums of the classes anew; returns L ``(n, k)``."""
+        own = self.own(held, averages, level, classes.ids)
+        found = self.compare(held, averages, level, shifts, own, sums=True, temperature=temperature)
+        place_best(held, found, classes.ids)
         held.surety = found.surety
         classes.sums.zero_()
         classes.weights.zero_()
         classes.sums[:, :, : level.n_rings, : level.n_angles // 2] = found.sums
         classes.weights[:, :, : level.n_rings] = found.weights
-        self.signal = shared_signal(classes, self.signal)
         return found.score
 
     # Moves
@@ -211,11 +230,12 @@ class Classifier:
             part, level, self.shifts(reach, 1.0), level.weights, signal, self.sigma_px
         )
         self._look(result, draw)
-        for temperature in (2.0, 1.5, 1.0, 1.0):
-            self._pass(level, self.shifts(3.0, 1.5), temperature=temperature)
-        self._look(result, draw)
-        for _ in range(2):
-            self._pass(level, self.shifts(2.2, 1.5))
+        for temperature in (2.0, 1.5, 1.0):
+            score = self._pass(level, self.shifts(3.0, 1.5), temperature=temperature)
+        for _ in range(_PARTINGS):
+            if not self._part(score, result, draw):
+                break
+            score = self._pass(level, self.shifts(2.2, 1.5))
         self.next_look = 2 * self.n_used
 
     def _refine(self, result: Update, draw: torch.Generator) -> None:
@@ -229,6 +249,7 @@ class Classifier:
         if self.n_used >= self.next_look:
             self.next_look = int(1.5 * self.n_used)
             self._look(result, draw)
+            self._part(self._pass(self.prepare.coarse, self.shifts(2.2, 1.5)), result, draw)
             self._pass(self.prepare.coarse, self.shifts(2.2, 1.5))
             self._pass(level, self.shifts(0.75, 0.5))
             self._let_die(result)
@@ -244,7 +265,7 @@ class Classifier:
         standing = torch.zeros((len(sample), 0), device=self.settings.device)
         if k:
             averages = self.averages()
-            standing = self._match(sample, averages, level, near, self.own(sample, averages, level)).score
+            standing = self.compare(sample, averages, level, near, self.own(sample, averages, level)).score
         born, gone = find_births(
             sample.particles.on(self.prepare.fine, level),
             standing,
@@ -267,6 +288,66 @@ class Classifier:
         self.classes.grow(ids)
         both = Averages(torch.cat([old.a, born.a]), torch.cat([old.gain, born.gain]))
         self._pass(level, near, both)
+
+    def _part(self, score: torch.Tensor, result: Update, draw: torch.Generator) -> bool:
+        """Take classes apart that hold two views; whether any was."""
+        level = self.prepare.coarse
+        splits = find_splits(self, draw)
+        made, gone = worth_it(splits, score, self.settings.n_classes - len(self.classes))
+        if not made:
+            return False
+        whole = self.averages().on(level)
+        a, gain = whole.a.clone(), whole.gain.clone()
+        for split in made:
+            a[split.place], gain[split.place] = split.averages.a[0], split.averages.gain[0]
+        more = Averages(
+            torch.cat([a, *(one.averages.a[1:] for one in made)]),
+            torch.cat([gain, *(one.averages.gain[1:] for one in made)]),
+        )
+        ids = torch.arange(self.next_id, self.next_id + len(made), device=self.settings.device)
+        self.next_id += len(made)
+        result.born += ids.tolist()
+        for split in made:
+            self.classes.past_sums[:, split.place] = 0
+            self.classes.past_weights[:, split.place] = 0
+        self.classes.grow(ids)
+        stay = torch.ones(len(self.classes), dtype=torch.bool, device=self.settings.device)
+        stay[gone] = False
+        for place in sorted(gone, reverse=True):
+            self._drop(place, 0, result)
+        # Whose class changed isn't in the new average the way it was
+        changed = [int(whole_id) for whole_id in self.classes.ids.tolist() if whole_id in self._ids_of(made)]
+        for class_id in changed:
+            self.held.class_id[self.held.class_id == class_id] = 0
+        self._pass(level, self.shifts(2.2, 1.5), Averages(more.a[stay], more.gain[stay]))
+        return True
+
+    def _part(self, score: torch.Tensor, result: Update, draw: torch.Generator) -> bool:
+        """Take classes apart that hold two views; whether any was."""
+        level, classes = self.prepare.coarse, self.classes
+        made, gone = worth_it(find_splits(self, draw), score, self.settings.n_classes - len(classes))
+        if not made:
+            return False
+        whole = self.averages().on(level)
+        a, gain = whole.a.clone(), whole.gain.clone()
+        for split in made:
+            a[split.place], gain[split.place] = split.averages.a[0], split.averages.gain[0]
+            classes.past_sums[:, split.place] = 0
+            classes.past_weights[:, split.place] = 0
+            # Whoever was in it isn't in the new average the way it was in the old
+            self.held.class_id[self.held.class_id == classes.ids[split.place]] = 0
+        ids = torch.arange(self.next_id, self.next_id + len(made), device=self.settings.device)
+        self.next_id += len(made)
+        result.born += ids.tolist()
+        classes.grow(ids)
+        stay = torch.ones(len(classes), dtype=torch.bool, device=self.settings.device)
+        stay[gone] = False
+        for place in sorted(gone, reverse=True):
+            self._drop(place, 0, result)
+        a = torch.cat([a, *(split.averages.a[1:] for split in made)])
+        gain = torch.cat([gain, *(split.averages.gain[1:] for split in made)])
+        self._pass(level, self.shifts(2.2, 1.5), Averages(a[stay], gain[stay]))
+        return True
 
     def _drop(self, place: int, heir: int, result: Update) -> None:
         """Let a class go; ``heir`` is the class that takes its particles, 0 where they're scattered."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vitriflow.kernels.class2d_core import Classifier
+from vitriflow.kernels.class2d_core import Classifier, places_among
 from vitriflow.kernels.class2d_match import Averages, match
 from vitriflow.kernels.class2d_model import ring_correlation
 
@@ -98,7 +98,7 @@ def _noise_likeness(classifier: Classifier) -> list[float]:
     averages = classifier.averages().on(level)
     draw = torch.Generator().manual_seed(classifier.settings.seed + 7)
     found = []
-    places = classifier.places(classifier.held)
+    places = places_among(classifier.held, classifier.classes.ids)
     shifts = classifier.shifts(2.2, 1.5)
     for place in range(len(averages)):
         mine = torch.nonzero(places == place)[:, 0]

@@ -65,6 +65,21 @@ def _body(rng: np.random.Generator, diameter_A: float) -> NDArray[np.float64]:
     return centred
 
 
+def _orientations(rng: np.random.Generator, count: int) -> list[Rotation]:
+    """Random orientations whose views lie apart, from each other and from each other's mirror image."""
+    least = np.cos(np.deg2rad(60.0 / np.sqrt(max(count, 4) / 4.0)))
+    found: list[Rotation] = []
+    for tried in range(1000 * count):
+        one = Rotation.random(rng=rng)
+        axis = one.as_matrix()[2]
+        # Where so many don't fit, they may lie closer after a while
+        if all(abs(axis @ other.as_matrix()[2]) < least + tried / (1000 * count) for other in found):
+            found.append(one)
+        if len(found) == count:
+            break
+    return found
+
+
 def _project(points: NDArray[np.float64], box: int, pixel_size_A: float) -> Float:
     """Sum of the blobs' projections ``(box, box)``; ``points (n, 2)`` are y, x from the middle (A)."""
     at = (np.arange(box) - box // 2) * pixel_size_A
@@ -120,7 +135,7 @@ def simulate_particles(
     """
     rng = np.random.default_rng([seed, 0xC1A5])
     body = _body(rng, diameter_A)
-    turned = [one.apply(body)[:, 1::-1] for one in Rotation.random(n_classes, rng=rng)]
+    turned = [one.apply(body)[:, 1::-1] for one in _orientations(rng, n_classes)]
     class_of = rng.permutation(np.arange(n) % n_classes)
     class_of[rng.random(n) < noise_share] = -1
     turn = rng.uniform(0.0, 360.0, n)
