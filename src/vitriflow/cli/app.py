@@ -23,11 +23,13 @@ from vitriflow.cli.outlook import outlook
 from vitriflow.cli.people import access, audit
 from vitriflow.cli.recognise import recognise
 from vitriflow.cli.release import hold, release
+from vitriflow.cli.replay import replay
 from vitriflow.cli.report import report
 from vitriflow.cli.service import acquire, install_services, pause, process, resume, start, stop, up
 from vitriflow.cli.session import explain, run, serve, status
 from vitriflow.cli.setup import doctor, init
 from vitriflow.cli.simulate import simulate
+from vitriflow.cli.starting import started
 from vitriflow.cli.step import step_app
 from vitriflow.cli.template import template_app
 from vitriflow.cli.validate import validate
@@ -69,6 +71,7 @@ for command in (
     export,
     correct,
     launch,
+    replay,
     outlook,
 ):
     app.command()(command)
@@ -106,7 +109,8 @@ def options(
 def main() -> None:
     """Entry point of the ``vitriflow`` command."""
     try:
-        app()
+        with started(sys.argv[1:]):
+            app()
     except VitriflowError as error:
         sys.stderr.write(f"vitriflow: {error}\n")
         sys.exit(2)
