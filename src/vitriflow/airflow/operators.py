@@ -104,8 +104,9 @@ class PrepareOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Ask for it, and show what was done."""
-        session = _said(context)["session"]
-        done = Client().ask("POST", f"/sessions/{session}/prepare")
+        found = _said(context)
+        body = {"microscope": found["microscope"]}
+        done = Client().ask("POST", f"/sessions/{found['session']}/prepare", json=body)
         self.log.info("folder: %s", done["folder"])
         self.log.info("permissions: %s", ", ".join(done["permissions"]) or "as they were")
         self.log.info("gain reference: %s", done["gain_reference"] or "none, or chosen by the first movie")
@@ -150,7 +151,7 @@ class LotsOperator(BaseOperator):
         found = _said(context)
         client, place = Client(), f"/microscopes/{found['microscope']}"
         started: list[int] = []
-        for one in client.ask("POST", f"{place}/offers")["offers"]:
+        for one in client.ask("POST", f"{place}/offers", json={})["offers"]:
             asked = TriggerDagRun(dag_id=one["dag"], run_id=one["run"], conf={"lot": one["lot"]})
             if _tell(asked):
                 self.log.info("%s %s: %d exposures", one["dag"], one["run"], one["exposures"])

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from vitriflow.config import Config
 from vitriflow.elogbook.audit import audit
 from vitriflow.elogbook.permissions import Caller
 from vitriflow.facility.conducting import (
@@ -52,6 +53,18 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
+class OffersBody(_Body):
+    """How many lots are wanted now."""
+
+    most: int = Field(default=100, ge=1, le=1000)
+
+
+class PrepareBody(_Body):
+    """The microscope that the session is to be prepared on."""
+
+    microscope: Word
+
+
 class AskBody(_Body):
     """One try of one task of a DAG's run."""
 
@@ -87,7 +100,7 @@ class ReviseBody(_Body):
 def dags(request: Request) -> Response:
     """Everything from which DAGs are made: microscopes, the template's graph, one for each experiment and sample."""
     site = site_of(request)
-    return json_answer(describe(config_of(site), site.catalog))
+    return json_answer(describe(site.config or Config(), site.catalog))
 
 
 @router.get("/microscopes/{microscope}", dependencies=[needs("conduct")])
@@ -96,7 +109,7 @@ async def round_now(
 ) -> Response:
     """What a microscope works on, or how one of its sessions stands. Waits for a session when there's none."""
     site = site_of(request)
-    config = config_of(site)
+    config = site.config or Config()
 
     def look() -> dict[str, Any]:
         return round_of(config, site.catalog, microscope, session)
@@ -110,7 +123,7 @@ async def waiting(
 ) -> Response:
     """Whether lots can be offered now; waits until there are, or until the session has nothing more to come."""
     site = site_of(request)
-    config = config_of(site)
+    config = site.config or Config()
 
     def look() -> dict[str, Any]:
         ready = peek(config, site.catalog, microscope)
@@ -125,11 +138,11 @@ async def waiting(
 
 
 @router.post("/microscopes/{microscope}/offers", dependencies=[needs("conduct")])
-def offers(request: Request, microscope: MicroscopeName) -> Response:
+def offers(request: Request, microscope: MicroscopeName, body: OffersBody) -> Response:
     """Lots to start runs for. Each is given until it's acknowledged; a run is named by its lot."""
     site = site_of(request)
     found = offer(config_of(site), site.catalog, microscope)
-    return json_answer({"offers": [one.as_json() for one in found]})
+    return json_answer({"offers": [one.as_json() for one in found[: body.most]]})
 
 
 @router.post("/acknowledged", dependencies=[needs("conduct")])
@@ -142,10 +155,10 @@ def acknowledged(request: Request, body: Acknowledged) -> Response:
 
 
 @router.post("/sessions/{key}/prepare", dependencies=[needs("conduct")])
-def make_ready(request: Request, key: SessionKey) -> Response:
+def make_ready(request: Request, key: SessionKey, body: PrepareBody) -> Response:
     """Set up folders, permissions, gain reference and processing of a session; again and again if need be."""
     site = site_of(request)
-    return json_answer(prepare(config_of(site), site.catalog, key))
+    return json_answer(prepare(config_of(site), site.catalog, body.microscope, key))
 
 
 @router.post("/asks")

@@ -55,7 +55,7 @@ def round_of(config: Config, catalog: Catalog, microscope: str, key: str | None 
     return catalog.read(lambda orm: _round(orm, microscope, key))
 
 
-def prepare(config: Config, catalog: Catalog, key: str) -> dict[str, Any]:
+def prepare(config: Config, catalog: Catalog, microscope: str, key: str) -> dict[str, Any]:
     """Set up what a session needs: its folders, permissions, gain reference, and its conducted processing.
 
     It can be asked for again and again; what is there is left as it is.
@@ -64,8 +64,16 @@ def prepare(config: Config, catalog: Catalog, key: str) -> dict[str, Any]:
     -------
     ``dag``, ``folder``, ``permissions``, ``gain_reference``, ``processing``: its name, or None while it
     waits for the first movie, by which the gain reference is chosen.
+
+    Raises
+    ------
+    BadParameter
+        When there's no such session, or it's another microscope's.
     """
     session = find_session(catalog, key)
+    there = catalog.read(lambda orm: orm.get_one(Microscope, session.microscope_id).name)
+    if there != microscope:
+        raise BadParameter(f"microscope of session {key}", there, repr(microscope)[:80])
     folder = SessionFolder(Path(session.root))
     if AWAITS not in (session.settings or {}) or session.mode == "copy":
         make_session_folder(folder, Path(session.source), session.mode)
