@@ -1,5 +1,7 @@
 """Classes that are born, die and become one: the moves that expectation maximisation can't make."""
 
+import math
+
 import torch
 
 from vitriflow.kernels.class2d_match import Averages, Particles
@@ -84,7 +86,8 @@ def noise_of_difference(
     ``c2 (n, n_rings)`` of particles and ``weights (n_rings,)`` as in L.
     """
     typical = c2.mean(dim=0) * weights
-    return max(float((typical * (averages.gain[one] + averages.gain[other])).sum()), 1e-6) ** 0.5
+    variance = float((typical * (averages.gain[one] + averages.gain[other])).sum())
+    return math.sqrt(max(variance, 1e-6))
 
 
 def find_twins(

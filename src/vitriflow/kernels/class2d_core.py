@@ -291,39 +291,6 @@ class Classifier:
 
     def _part(self, score: torch.Tensor, result: Update, draw: torch.Generator) -> bool:
         """Take classes apart that hold two views; whether any was."""
-        level = self.prepare.coarse
-        splits = find_splits(self, draw)
-        made, gone = worth_it(splits, score, self.settings.n_classes - len(self.classes))
-        if not made:
-            return False
-        whole = self.averages().on(level)
-        a, gain = whole.a.clone(), whole.gain.clone()
-        for split in made:
-            a[split.place], gain[split.place] = split.averages.a[0], split.averages.gain[0]
-        more = Averages(
-            torch.cat([a, *(one.averages.a[1:] for one in made)]),
-            torch.cat([gain, *(one.averages.gain[1:] for one in made)]),
-        )
-        ids = torch.arange(self.next_id, self.next_id + len(made), device=self.settings.device)
-        self.next_id += len(made)
-        result.born += ids.tolist()
-        for split in made:
-            self.classes.past_sums[:, split.place] = 0
-            self.classes.past_weights[:, split.place] = 0
-        self.classes.grow(ids)
-        stay = torch.ones(len(self.classes), dtype=torch.bool, device=self.settings.device)
-        stay[gone] = False
-        for place in sorted(gone, reverse=True):
-            self._drop(place, 0, result)
-        # Whose class changed isn't in the new average the way it was
-        changed = [int(whole_id) for whole_id in self.classes.ids.tolist() if whole_id in self._ids_of(made)]
-        for class_id in changed:
-            self.held.class_id[self.held.class_id == class_id] = 0
-        self._pass(level, self.shifts(2.2, 1.5), Averages(more.a[stay], more.gain[stay]))
-        return True
-
-    def _part(self, score: torch.Tensor, result: Update, draw: torch.Generator) -> bool:
-        """Take classes apart that hold two views; whether any was."""
         level, classes = self.prepare.coarse, self.classes
         made, gone = worth_it(find_splits(self, draw), score, self.settings.n_classes - len(classes))
         if not made:

@@ -192,14 +192,15 @@ class _Work:
         from vitriflow.kernels.class2d_state import from_arrays
 
         try:
-            with np.load(state, allow_pickle=False) as loaded:
+            # numpy leaves a broken file open that it opened itself
+            with state.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
             about = json.loads(bytes(arrays.pop("step")))
             settings = _settings(self.parameters, about["pixel_size_A"], about["ctf"], self.context.device)
             self.classifier = from_arrays(settings, arrays)
         except BadParameter as error:
             raise BadFile(Reason.PARAMETER, error.thing, error.expected, error.found, error.remedy) from error
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise BadFile(
                 Reason.METADATA_BROKEN,
                 str(state),
