@@ -70,8 +70,7 @@ def arguments(pool: PoolSection) -> dict[str, Any]:
         gpus = [f'#BSUB -gpu "num={pool.gpus_per_node}"'] if pool.gpus_per_node else []
         memory = [f"#BSUB -M {pool.memory_GB}GB"] if pool.memory_GB else []
         return {
-            **one, **init,
-            "walltime": as_walltime(pool.walltime_min)[:-3],  # LSF has hours and minutes only
+            **one, **init, **limited,
             "project": pool.account,
             "queue": pool.queue,
             "request_by_nodes": False,
