@@ -10,7 +10,7 @@ DEMO ?= demo
 PYTEST ?=
 SOAK ?= 1000
 
-.PHONY: help setup services airflow-env demo docs test test-fast fuzz lint bench bench-full soak clean
+.PHONY: help setup services airflow-env demo docs test test-fast fuzz lint bench bench-full soak bundle bundle-check clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,12 @@ bench-full: $(READY) services  ## all benchmarks, hours
 soak: $(READY)  ## an unattended session with everything going wrong at random, into results/ (SOAK=1000, as root for all faults)
 	@$(BIN)/python -m benchmarks.soak --exposures $(SOAK)
 	@VITRIFLOW_MANY_FILES=50000 $(BIN)/python -m pytest -q tests/facility/test_transfer.py -k many_small_files
+
+bundle: $(READY)  ## all wheels, checksums and an install script for a machine without internet, into dist/bundle
+	@$(BIN)/python scripts/bundle.py
+
+bundle-check: $(READY)  ## install from dist/bundle with no registry, and run a demo from there
+	@$(BIN)/python scripts/bundle.py --check
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .venv-airflow demo results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

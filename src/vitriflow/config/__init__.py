@@ -15,6 +15,7 @@ from vitriflow.config.compute import (
 )
 from vitriflow.config.facility import Config
 from vitriflow.config.loading import ENVIRONMENT, FILE_NAME, example_config, find_config, load_config
+from vitriflow.config.logs import LogsSection, start_logging
 from vitriflow.config.microscopes import CameraSection, LimitsSection, MicroscopeSection
 from vitriflow.config.monitoring import (
     MailSection,
@@ -55,6 +56,7 @@ __all__ = [
     "LdapGroupSection",
     "LdapSection",
     "LimitsSection",
+    "LogsSection",
     "MailSection",
     "MicroscopeSection",
     "MonitorsSection",
@@ -78,4 +80,5 @@ __all__ = [
     "example_config",
     "find_config",
     "load_config",
+    "start_logging",
 ]

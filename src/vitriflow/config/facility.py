@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vitriflow.config.airflow import AirflowSection
 from vitriflow.config.compute import ComputeSection
+from vitriflow.config.logs import LogsSection
 from vitriflow.config.microscopes import MicroscopeSection
 from vitriflow.config.monitoring import MonitorsSection, NoticesSection, ReportsSection
 from vitriflow.config.people import AccessSection, PeopleSection
@@ -39,6 +40,7 @@ class Config(Section):
     people: PeopleSection = PeopleSection()
     access: AccessSection = AccessSection()
     processing: ProcessingSection = ProcessingSection()
+    logs: LogsSection = LogsSection()
     programs: ProgramsSection = Field(default_factory=ProgramsSection)
     monitors: MonitorsSection = MonitorsSection()
     notices: NoticesSection = NoticesSection()

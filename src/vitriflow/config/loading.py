@@ -85,6 +85,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "reports": _below(config.reports, folder),
             "compute": _below(config.compute, folder),
             "programs": _below(config.programs, folder),
+            "logs": _below(config.logs, folder),
             "processing": config.processing.model_copy(update={"parameters": parameters}),
         }
     )
