@@ -9,6 +9,9 @@ ONCE ?=
 DEMO ?= demo
 PYTEST ?=
 SOAK ?= 1000
+# Whole files to each worker, those that take longest first (tests/conftest.py). Tests wait for processes for a
+# third of their time, so three workers keep two cores busy.
+SPREAD := --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup services airflow-env demo docs test test-fast fuzz lint bench bench-full soak bundle bundle-check clean
 
@@ -47,13 +50,13 @@ lint: $(READY)  ## style, types and floors
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 test: $(READY) services lint  ## everything: servers, browser and outside programs included (under 20 minutes)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n 3 $(SPREAD) $(PYTEST)
 
 test-fast: $(READY)  ## without servers and slow tests (under 2 minutes)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not service' $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 $(SPREAD) -m 'not slow and not service' $(PYTEST)
 
 fuzz: $(READY)  ## the property tests with examples drawn anew ('make test' has the same ones every time)
-	@VITRIFLOW_FUZZ=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not service' $$(grep -rl 'from hypothesis' tests) $(PYTEST)
+	@VITRIFLOW_FUZZ=1 $(BIN)/python -m pytest -n 2 $(SPREAD) -m 'not service' $$(grep -rl 'from hypothesis' tests) $(PYTEST)
 
 bench: $(READY) services  ## the short set of benchmarks, into results/
 	@$(BIN)/python -m benchmarks short

@@ -21,8 +21,47 @@ settings.register_profile(
 settings.register_profile("fuzz", deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.load_profile("fuzz" if os.environ.get("VITRIFLOW_FUZZ") == "1" else "steady")
 
+# Files that take longest, longest first: 'make test' hands files out in this order, so that none of these is
+# begun last while the other workers have nothing left to do.
+LONGEST = (
+    "facility/test_trouble.py",
+    "facility/test_service.py",
+    "pipeline/test_faults.py",
+    "benchmarks/test_runs.py",
+    "facility/test_run.py",
+    "web/test_day.py",
+    "kernels/test_ctf_fit.py",
+    "facility/test_killed.py",
+    "airflow/test_airflow.py",
+    "facility/compute/test_parsl_pool.py",
+    "facility/compute/test_clusters.py",
+    "cli/test_simulator.py",
+    "kernels/test_motion.py",
+    "cli/test_step.py",
+    "kernels/test_gain_diagnosis.py",
+    "exports/test_orientation.py",
+    "facility/test_custody_end_to_end.py",
+    "web/test_browser.py",
+    "facility/test_postgresql.py",
+    "facility/test_real_micrographs.py",
+    "facility/test_transfer.py",
+    "kernels/test_pick.py",
+    "facility/test_rebuild.py",
+    "facility/test_bad_input.py",
+    "facility/test_service_faults.py",
+    "web/test_session_browser.py",
+    "kernels/test_ctf_calibration.py",
+    "kernels/test_ctf_tilt.py",
+)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 STRICT = os.environ.get("VITRIFLOW_REQUIRE_SERVICES") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring files that take long to the front; nothing else changes its place."""
+    places = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def _unavailable(what: str, remedy: str) -> None:

@@ -11,8 +11,7 @@ from vitriflow.simulate import MovieSpec
 TOY = MovieSpec(shape=(512, 512), n_frames=5, dose_per_frame_e_per_A2=6.0, seed=2, n_views=8)
 
 MOTION = Case("toy", TOY.model_copy(update={"shape": (1024, 1024)}))
-CTF = [ctf.Optics(15000, 600, 30), ctf.Optics(12000, 600, -50, phase_deg=90)]
-
+CTF = [ctf.Optics(15000, 600, 30), ctf.Optics(12000, 600, -50)]
 pytestmark = pytest.mark.slow
 
 
@@ -26,7 +25,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_motion_without_a_peer_still_gives_time_and_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "relion", lambda: None)
-    text, data = motion.run(False, cases=[MOTION], rounds=1)
+    text, data = motion.run(False, cases=[Case("small", TOY)], rounds=1)
     (case,) = data["cases"]
     assert case["native_error"]["blurring_px"] < 1.0
     assert case["native_star_error"]["anchored_px"] < 1.5
@@ -53,8 +52,8 @@ def test_ctf_gives_errors_against_the_truth(
     monkeypatch.setattr(ctf, "data_folder", lambda: tmp_path / "none")
     text, data = ctf.run(
         False,
-        size=1536,
-        cases=[ctf.Optics(15000, 600, 30), ctf.Optics(12000, 600, -50, phase_deg=90)],
+        size=1024,
+        cases=CTF,
         rounds=1,
     )
     assert len(data["vitriflow"]) == 2

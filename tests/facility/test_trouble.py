@@ -53,7 +53,7 @@ def test_a_growing_movie_is_waited_for_and_taken_whole(house: House, copied: Cal
     played = copied(2)
     _first, second = movies(played)
     content = second.read_bytes()
-    writer = trickle(content, second, seconds=10.0)
+    writer = trickle(content, second, seconds=5.0)
     house.vitriflow("run", played.source, "--once", *played.quick)
     assert not writer.is_alive()  # --once waits for what is being written
     row = house.exposures()[str(second.relative_to(played.source))]
@@ -108,19 +108,19 @@ def test_a_movie_that_may_not_be_read_is_set_aside_until_it_may(
 def test_a_source_that_goes_away_and_comes_back_costs_nothing(
     house: House, copied: Callable[[int], Played]
 ) -> None:
-    played = copied(4)
+    played = copied(2)
     away = played.source.with_name("unmounted")
     with house.running("run", played.source, *played.quick) as process:
-        until(lambda: "4 exposures in" in house.said)
+        until(lambda: "2 exposures in" in house.said)
         played.source.rename(away)
         until(lambda: "SOURCE FOLDER LOST" in house.said)
         assert process.poll() is None
         away.rename(played.source)
-        until(lambda: "4 exposures in: 4 done" in house.said)
+        until(lambda: "2 exposures in: 2 done" in house.said)
         end(process)
     counts = house.counts()
     assert counts.reconciles
-    assert counts.exposures.done == 4
+    assert counts.exposures.done == 2
     events = house.events()
     assert any(f"The source folder {played.source} can't be read" in text for text in events)
     assert any(f"The source folder {played.source} is back" in text for text in events)

@@ -2,13 +2,14 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.facility.acquiring import Acquiring, frames, write_movie
 from tests.facility.command import House
+from tests.facility.conftest import Played
 from vitriflow.catalog import SourceFile
 from vitriflow.errors import BadParameter, VitriflowError
 from vitriflow.facility.verify import VerifyReport, verify_session
@@ -110,14 +111,15 @@ def test_b3sum_reads_the_sums_beside_the_manifest(acquiring: Acquiring) -> None:
 
 
 @pytest.mark.slow
-def test_a_session_is_copied_processed_and_verified_by_commands(house: House, six: object) -> None:
+def test_a_session_is_copied_processed_and_verified_by_commands(
+    house: House, six: Played, copied: Callable[[int], Played]
+) -> None:
     """What a newcomer types; the microscope's folder is gone in the end, and all is still there."""
-    source = house.folder / "disk"
-    shutil.copytree(six.source, source)  # type: ignore[attr-defined]
-    quick = six.quick  # type: ignore[attr-defined]
+    source, quick = copied(2).source, six.quick
+    number = len([path for path in source.rglob("*") if path.is_file()])
     house.vitriflow("run", source, "--copy", "--once", "--session", "s1", *quick)
     counts = house.counts()
-    assert counts.exposures.done == counts.exposures.came_in == 6
+    assert counts.exposures.done == counts.exposures.came_in == 2
     root = Path(house.session().root)
     assert (root / "raw").is_dir()
     assert not (root / "raw").is_symlink()
@@ -127,12 +129,12 @@ def test_a_session_is_copied_processed_and_verified_by_commands(house: House, si
     shutil.rmtree(source)
     report = house.json("verify", "s1")
     assert report["good"]
-    assert report["files"] == len([path for path in six.source.rglob("*") if path.is_file()])  # type: ignore[attr-defined]
+    assert report["files"] == number
     victim = next((root / "raw").rglob("*.mrc"))
     data = bytearray(victim.read_bytes())
     data[-1] ^= 1
     victim.write_bytes(data)
     done = house.vitriflow("verify", "s1", expect=1)
     assert str(victim.relative_to(root)) in done.stdout
-    refused = house.vitriflow("run", six.source, "--session", "s1", "--copy", "--once", *quick, expect=2)  # type: ignore[attr-defined]
+    refused = house.vitriflow("run", six.source, "--session", "s1", "--copy", "--once", *quick, expect=2)
     assert "s1" in refused.stderr

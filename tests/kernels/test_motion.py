@@ -32,9 +32,8 @@ def small() -> tuple[Case, Corrected]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 21])
-def test_a_movie_of_the_demo_s_size_is_followed_to_a_quarter_pixel(seed):
-    case = movie(2048, 16, seed=seed)
+def test_a_movie_of_the_demo_s_size_is_followed_to_a_quarter_pixel():
+    case = movie(2048, 16, seed=21)
     assert np.sqrt(np.mean(rms_error(correct(case).motion, case.truth) ** 2)) < 0.25
 
 

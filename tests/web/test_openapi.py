@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 # Streams of events have no end, and are tested in test_live.
-ENDLESS = ("/api/sessions/{key}/events",)
+ENDLESS = ("/api/sessions/{key}/live",)
 
 
 @pytest.fixture(scope="module")
