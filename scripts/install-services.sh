@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the servers and programs that tests use as they are: PostgreSQL, Chromium, RELION,
-# OpenLDAP, and getfacl.
+# OpenLDAP, getfacl, Slurm, and Grid Engine.
 # As root on Debian it installs what is missing; otherwise it says what is missing, and tests skip those parts.
 set -u
 
@@ -13,6 +13,10 @@ command -v slapd >/dev/null 2>&1 || [ -x /usr/sbin/slapd ] || missing="$missing 
 command -v ldapadd >/dev/null 2>&1 || missing="$missing ldap-utils"
 command -v getfacl >/dev/null 2>&1 || missing="$missing acl"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+[ -x /usr/sbin/slurmctld ] && [ -x /usr/sbin/slurmd ] || missing="$missing slurm-wlm"
+[ -x /usr/sbin/munged ] || missing="$missing munge"
+[ -x /usr/sbin/sge_qmaster ] && [ -x /usr/sbin/sge_execd ] && command -v qsub >/dev/null 2>&1 ||
+    missing="$missing gridengine-master gridengine-exec gridengine-client"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then

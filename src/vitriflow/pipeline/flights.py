@@ -149,6 +149,8 @@ class Flights:
         nodes = ", ".join(node.node for node in flight.sent.call.nodes)
         try:
             back = future.result()
+        except TimeoutError as error:  # a pool whose workers keep the time limit themselves
+            return Outcome(flight.sent, failure=(str(Reason.TIME_LIMIT), f"{error}, running {nodes}"))
         except MemoryError as error:
             return Outcome(flight.sent, failure=(str(Reason.OUT_OF_MEMORY), f"{error}, running {nodes}"))
         except (CancelledError, CallStopped) as error:
