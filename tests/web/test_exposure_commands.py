@@ -15,7 +15,7 @@ from tests.web.conftest import client_of
 from tests.web.factory import World, make_world
 from vitriflow.catalog import Catalog, Processing, upgrade
 from vitriflow.cli.app import app
-from vitriflow.errors import BadParameter
+from vitriflow.errors import BadParameter, VitriflowError
 from vitriflow.facility.session_form import BadForm
 from vitriflow.pipeline import load_template
 
@@ -174,3 +174,17 @@ def test_compare_says_it_in_a_table_and_in_json(made: tuple[World, Path, httpx.C
     found = json.loads(run(out, "compare", "s1", "live", "second", "--json").stdout)
     assert found["parameters"] == [{"name": "particle_diameter_A", "first": "150.0", "second": "80.0"}]
     assert "Fit resolution" in run(out, "compare", "s1", "live", "live").stdout
+
+
+def test_with_one_processing_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    upgrade(catalog)
+    make_world(tmp_path, "s1", catalog=catalog)
+    catalog.close()
+    assert "only 'live'" in str(run(tmp_path, "compare", "s1", fails=VitriflowError))
+
+
+def test_a_misspelt_parameter_is_told_the_nearest(made: tuple[World, Path, httpx.Client]) -> None:
+    _, out, _ = made
+    wrong = run(out, "reprocess", "s1", "x", "--set", "particle_diametre_A=90", fails=BadForm)
+    assert "did you mean particle_diameter_A?" in str(wrong)

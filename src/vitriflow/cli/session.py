@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -224,9 +225,11 @@ def status(
         _say(console, "No sessions yet. Start one with: vitriflow run FOLDER, or vitriflow start")
         return
     table = Table("session", "state", "in", "done", "rejected", "quarantined", "failed", "open", box=None)
+    times = Counter(entry["session"] for entry in found)
     for entry in found:
         numbers = (str(entry["counts"][name]) for name in _COUNTS)
-        table.add_row(entry["session"], entry["state"], *numbers)
+        which = f", {entry['processing']}" if times[entry["session"]] > 1 else ""
+        table.add_row(f"{entry['session']}{which}", entry["state"], *numbers)
     console.print(table)
     for entry in found:
         if entry["arriving"]:

@@ -7,6 +7,7 @@ First stand the imaging parameters (:class:`vitriflow.elogbook.ImagingParameters
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -143,7 +144,9 @@ def read_changes(template: Template, answers: Mapping[str, Any]) -> dict[str, An
         elif name in steps or (dot and node in steps.get(field, ())):
             rest[name] = value
         else:
-            wrong[name] = f"a field that {template.name} has; no step of it reads this one"
+            near = get_close_matches(name, [*steps, *ImagingParameters.model_fields], n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            wrong[name] = f"a field that {template.name} has; no step of it reads this one{meant}"
     imaging = ImagingParameters()
     try:
         imaging = ImagingParameters.model_validate(asked)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session as OrmSession
 
+from vitriflow.catalog import views
 from vitriflow.web import words
 from vitriflow.web.lookup import Scene, find_scene
 from vitriflow.web.problems import NotFound
@@ -31,19 +32,22 @@ class Pair:
 
 
 def compared(site: Site, db: OrmSession, key: str, first: str, second: str) -> tuple[Scene, Scene]:
-    """The two processings of those names; without, the one that speaks for the session, and the oldest.
+    """The two processings of those names; without, the newest, and the one that speaks for the session.
 
     Raises
     ------
     NotFound
-        When there's none of that name, or none at all.
+        When there's none of that name, or no other to compare with.
     """
-    two = find_scene(site, db, key, second or None)
-    names = [one.name for one in two.processings]
-    one = find_scene(site, db, key, first or (names[-1] if names else None))
-    if one.processing is None or two.processing is None:
+    known = find_scene(site, db, key).processings  # newest first
+    main = views.main_processing(known)
+    if main is None:
         raise NotFound("processing", "two to compare", "none yet", "Process the session first.")
-    return one, two
+    second = second or known[0].name
+    others = [one.name for one in (main, known[-1], known[0]) if one.name != second]
+    if not first and not others:
+        raise NotFound("processing", "two to compare", f"only '{second}'", "Process the session again first.")
+    return find_scene(site, db, key, first or others[0]), find_scene(site, db, key, second)
 
 
 def paired(one: Scene, two: Scene, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -65,7 +65,10 @@ def find_scene(
     session = views.find_session(db, key)
     if session is None:
         raise NotFound(
-            "session", expected="the key of a session", found=key, remedy="The list of sessions is at /."
+            "session",
+            expected="the key of a session",
+            found=key,
+            remedy="The list is at /, and given by 'vitriflow status'.",
         )
     known = views.list_processings(db, session.id)
     chosen = views.main_processing(known)
