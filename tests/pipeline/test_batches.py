@@ -1,15 +1,18 @@
 """Steps that work on many exposures: what triggers let go, and that nothing is lost or done twice."""
 
 import json
+import multiprocessing
+import random
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from tests.pipeline.conftest import PATIENT_S, House, wait_for
-from vitriflow.catalog import Batch, BatchMember, Exposure, ResultRow, Session, Task
+from tests.pipeline.killing import coordinate
+from vitriflow.catalog import Batch, BatchMember, Exposure, Lease, ResultRow, Session, Task
 from vitriflow.errors import BadTemplate
 from vitriflow.pipeline import LocalPool, make_plan, parse_template
 
@@ -300,3 +303,35 @@ def test_an_exposure_done_anew_does_not_go_on_twice(home: House) -> None:
 def test_batches_that_cannot_work_are_refused_with_the_line(nodes: str, line: int, message: str) -> None:
     with pytest.raises(BadTemplate, match=rf"t.yaml, line {line}.*{message}"):
         make_plan(parse_template(f"name: t\nnodes:\n{nodes}\n", "t.yaml"))
+
+
+@pytest.mark.slow
+def test_a_coordinator_killed_again_and_again_releases_every_exposure_once(
+    home: House, tmp_path: Path
+) -> None:
+    dice = random.Random(3)
+    journal = tmp_path / "journal"
+    home.start(flow("{micrographs: 2, after_s: 0.1}"), journal=str(journal), seconds=0.01)
+    url = home.catalog.engine.url.render_as_string(hide_password=False)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.pipeline.killing"])
+    names: list[str] = []
+    for kill in range(8):
+        fresh = [f"k{kill}_{i}" for i in range(5)]
+        home.add(*fresh)
+        names += fresh
+        process = context.Process(target=coordinate, args=(url, home.processing_id, False))
+        process.start()
+        fewest = len(names) - 3
+        wait_for(lambda fewest=fewest: home.counts().exposures.came_in >= fewest)
+        process.join(dice.uniform(0.0, 0.25))
+        process.kill()
+        process.join()
+        home.counts()  # reconciles
+        home.catalog.write(lambda s: s.execute(delete(Lease)))  # as when it has run out
+    counts = home.run()
+    assert counts.exposures.done == len(names)
+    members = [member for _, found in batches(home) for member in found]
+    assert sorted(members) == sorted(names), "an exposure was lost, or went on twice"
+    assert sorted(results(home)[-1]["held"]) == sorted(names)
+    assert counts.batches["classes"].done == len(batches(home))
