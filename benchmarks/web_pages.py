@@ -23,7 +23,7 @@ from vitriflow.catalog import Catalog
 
 PAINT_MS = 200.0
 INTERACTION_MS = 100.0
-VISITS = 12
+VISITS = 8
 SCREENS = {"1280 x 800": (1280, 800), "3840 x 2160": (3840, 2160)}
 # Where a visit's time goes: moments after the navigation's start, in order (ms).
 MOMENTS = """() => {
@@ -86,8 +86,12 @@ TIMED = """async (work) => {
 # Asks something of the gallery and waits until what the server answered has been painted (ms).
 ASKED = """([field, value]) => new Promise((go) => {
   const began = performance.now();
-  document.body.addEventListener("htmx:afterSwap", (event) => event.detail.target.id === "gallery-window" &&
-    requestAnimationFrame(() => setTimeout(() => go(performance.now() - began), 0)), { once: true });
+  const swapped = (event) => {
+    if (event.detail.target.id !== "gallery-window") return;
+    document.body.removeEventListener("htmx:afterSwap", swapped);
+    requestAnimationFrame(() => setTimeout(() => go(performance.now() - began), 0));
+  };
+  document.body.addEventListener("htmx:afterSwap", swapped);
   if (field === "next") return document.querySelector(".pager button:last-child").click();
   const chosen = document.querySelector(`select[name="${field}"]`);
   chosen.value = value;
@@ -149,7 +153,8 @@ def _interactions(browser: Any, address: str, size: tuple[int, int]) -> dict[str
                 page.click('[data-level="stage"]')
                 page.wait_for_timeout(300)
             found[SHOWN[work]] = page.evaluate(TIMED, work)
-    page.click("#clear-selection, [data-clear]") if page.is_visible("#clear-selection") else None
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(1000)
     for name, steps in GALLERY.items():
         found[name] = []
         for step in steps:
@@ -159,15 +164,19 @@ def _interactions(browser: Any, address: str, size: tuple[int, int]) -> dict[str
     return found
 
 
-def run(_full: bool, exposures: int = 0) -> tuple[str, dict[str, Any]]:
+def run(_full: bool, exposures: int = 0, folder: Path | None = None) -> tuple[str, dict[str, Any]]:
     """A Markdown section and its data; both sets measure the same."""
     from playwright.sync_api import sync_playwright
 
     count = exposures or 50_000
     data: dict[str, Any] = {"exposures": count, "load": [os.getloadavg()[0]], "screens": {}}
     with tempfile.TemporaryDirectory(prefix="vitriflow-bench-") as name, sync_playwright() as play:
-        catalog = Catalog(f"sqlite:///{Path(name) / 'catalog.db'}")
-        fill(catalog, Path(name), count)
+        where = folder or Path(name)
+        filled = (where / "catalog.db").exists()
+        where.mkdir(exist_ok=True)
+        catalog = Catalog(f"sqlite:///{where / 'catalog.db'}")
+        if not filled:
+            fill(catalog, where, count)
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         with server(catalog.url) as base:
             address = f"{base}/sessions/{KEY}"
@@ -245,8 +254,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--exposures", type=int, default=50_000)
     parser.add_argument("--out", type=Path, help="where to write PREFIX.json and PREFIX.md")
+    parser.add_argument("--folder", type=Path, help="keep the catalog here, for the next run")
     options = parser.parse_args()
-    text, data = run(True, options.exposures)
+    text, data = run(True, options.exposures, options.folder)
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -148,14 +148,12 @@ export class GridMap {
   draw() {
     const { table } = this.host;
     const { pen, canvas, width, height } = this;
-    if (!table.size || !width) return;
-    this.update();
+    if (!width) return;
+    if (table.size) this.update();
     const { places } = this;
-    const none = !places.size;
+    const none = !table.size || !places.size;
     this.box.closest("figure").classList.toggle("is-empty", none);
-    this.empty.textContent = none
-      ? "No exposure says where on the grid it lies: its files hold no stage position and no grid square."
-      : places.known ? "" : "No stage positions in the metadata: grid squares in the order in which they were taken.";
+    this.empty.textContent = this.why(none);
     this.empty.hidden = !this.empty.textContent;
     this.empty.classList.toggle("below", !none);
     const ratio = window.devicePixelRatio || 1;
@@ -168,6 +166,12 @@ export class GridMap {
     if (places.size > MANY) this.drawMany(ratio, faint);
     else this.drawFew(ratio, faint);
     this.drawScale();
+  }
+
+  why(none) {
+    if (!this.host.table.size) return "No exposures yet.";
+    if (none) return "No exposure says where on the grid it lies: its files hold no stage position and no grid square.";
+    return this.places.known ? "" : "No stage positions in the metadata: grid squares in the order in which they were taken.";
   }
 
   // Places none of whose exposures are selected; null while nothing is.
