@@ -24,6 +24,7 @@ settings.load_profile("fuzz" if os.environ.get("VITRIFLOW_FUZZ") == "1" else "st
 # Files that take longest, longest first: 'make test' hands files out in this order, so that none of these is
 # begun last while the other workers have nothing left to do.
 LONGEST = (
+    "airflow/test_airflow.py",
     "facility/test_trouble.py",
     "facility/test_service.py",
     "pipeline/test_faults.py",

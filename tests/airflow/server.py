@@ -65,6 +65,7 @@ class AirflowServer:
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "VITRIFLOW_URL": vitriflow,
             "VITRIFLOW_TOKEN": token,
+            "VITRIFLOW_LOOK_S": "1",
             "OMP_NUM_THREADS": "1",
         }
         self._token = ""

@@ -163,4 +163,9 @@ def test_a_run_with_changed_parameters_begins_a_new_processing(facility: Facilit
     assert made["provenance"]["parameters"]["seconds"] == 0.125
     audit = house.say("audit", "--action", "processing.start", "--json")
     assert '"airflow"' in audit
+    lots = house.lots(session)
+    assert "itself now" in house.say("airflow", "take-back", session)
+    facility.expose("tem2", "fourth", "b.mrc")
+    facility.done(session, 2)
+    assert house.lots(session) == lots
     house.say("stop", session)

@@ -235,8 +235,15 @@ def test_a_run_that_a_person_starts_takes_what_waits_and_skips_when_nothing_does
         template = Asking("pipeline_tiny_pre-processing", "manual__3", "align", 1, session="nowhere")
         with pytest.raises(BadParameter, match="nowhere"):
             ask(site.config, site.catalog, template)
-    lots = site.catalog.read(lambda orm: list(orm.scalars(select(Lot.run))))
-    assert lots == ["manual__2"]
+        site.add("c")
+        until(lambda: round_now(site)["waiting"] == 1)
+        template = Asking("pipeline_tiny_pre-processing", "manual__4", "align", 1, session="s1")
+        assert site.waits(ask(site.config, site.catalog, template)).counts == {"done": 1}
+    lots = site.catalog.read(lambda orm: list(orm.execute(select(Lot.dag, Lot.run).order_by(Lot.id))))
+    assert [tuple(one) for one in lots] == [
+        ("e_1", "manual__2"),
+        ("pipeline_tiny_pre-processing", "manual__4"),
+    ]
 
 
 def test_what_cannot_be_asked_is_refused(site: Conducted) -> None:

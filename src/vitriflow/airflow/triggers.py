@@ -1,6 +1,7 @@
 """What waits in Airflow's triggerer: none of these holds a worker, and each ends or wakes its task."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent
 
 from vitriflow.airflow.client import Away, Client, Refused
 
+_EVERY_S = float(os.environ.get("VITRIFLOW_LOOK_S", "5"))  # how often a session's files are counted
 _WAIT_S = 15  # how long one question waits at vitriflow for news
 _LONGEST_PAUSE_S = 30.0
 _HERE = "vitriflow.airflow.triggers"
@@ -104,7 +106,7 @@ class SessionTrigger(_Asking):
 class FilesTrigger(_Asking):
     """Follows a session's files until no more come and all are where they belong."""
 
-    def __init__(self, microscope: str, session: str, every_s: float = 5.0) -> None:
+    def __init__(self, microscope: str, session: str, every_s: float = _EVERY_S) -> None:
         super().__init__()
         self.microscope, self.session, self.every_s = microscope, session, every_s
 
@@ -220,8 +222,8 @@ class FreeTrigger(_Asking):
             found = await self.ask("GET", place, params={"session": self.session})
             if found["next"] or (found["state"] == "closed" and not found["on_way"]):
                 return True
-            await asyncio.sleep(min(5.0, self.every_s))
-            waited += 5.0
+            await asyncio.sleep(min(_EVERY_S, self.every_s))
+            waited += _EVERY_S
         return False
 
 
