@@ -33,7 +33,6 @@ LONGEST = (
     "web/test_day.py",
     "kernels/test_ctf_fit.py",
     "facility/test_killed.py",
-    "airflow/test_airflow.py",
     "facility/compute/test_parsl_pool.py",
     "facility/compute/test_clusters.py",
     "cli/test_simulator.py",
