@@ -34,9 +34,17 @@ def init(
     )
 
 
-def doctor(config: ConfigOption = None, out: OutOption = None) -> None:
+def doctor(
+    config: ConfigOption = None,
+    out: OutOption = None,
+    facility: Annotated[
+        bool,
+        typer.Option("--facility", help="also what machines share: database, shares, queues, programs, logs"),
+    ] = False,
+) -> None:
     """Check this installation, and say what to do. Exits with 1 when something won't work."""
     from vitriflow.facility.doctor import Health, examine
+    from vitriflow.facility.doctor_facility import examine_facility
 
     console = Console()
     marks = {
@@ -45,7 +53,8 @@ def doctor(config: ConfigOption = None, out: OutOption = None) -> None:
         Health.BAD: "[red]bad [/red]",
     }
     bad = 0
-    for finding in examine(configured(config, out)):
+    checks = examine_facility if facility else examine
+    for finding in checks(configured(config, out)):
         bad += finding.health == Health.BAD
         console.print(f"{marks[finding.health]}  {finding.subject}: ", end="", highlight=False)
         console.print(finding.text, highlight=False, markup=False, soft_wrap=True)
