@@ -1,6 +1,8 @@
 """What RELION's classification and refinement share: one table of all particles in, tables of classes out."""
 
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +181,9 @@ def run_refine(job: Job[P], words: Sequence[str]) -> None:
         job.run(*words)
         return
     launcher = [word.replace("{mpi}", str(parameters.mpi)) for word in parameters.mpi_launcher]
+    given = shlex.split(os.environ.get("VITRIFLOW_MPIRUN", ""))  # of the batch job's pool
+    if given and "mpi_launcher" not in parameters.model_fields_set:
+        launcher = given
     job.run(*launcher[1:], job.found.beside("relion_refine_mpi"), *words, program=launcher[0])
 
 
