@@ -1,10 +1,11 @@
 """What a microscope's own DAG asks: which session, is all ready for it, how far are its files, may disks be freed."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import (
@@ -21,7 +22,9 @@ from vitriflow.catalog import (
     Session,
     SessionState,
     SourceFile,
+    now,
 )
+from vitriflow.catalog.views import selection_of
 from vitriflow.config import Config
 from vitriflow.elogbook import find_session
 from vitriflow.elogbook.permissions import Caller
@@ -29,11 +32,12 @@ from vitriflow.errors import BadParameter
 from vitriflow.facility.access import publish_access
 from vitriflow.facility.activation import AWAITS, begin_processing
 from vitriflow.facility.conduct import dag_name, take_up
-from vitriflow.facility.conducting.lots import waiting_for
+from vitriflow.facility.conducting.lots import has_open, waiting_for
 from vitriflow.facility.release import release_round
 from vitriflow.facility.reprocess import reprocess
 from vitriflow.storage import SessionFolder, make_session_folder
 
+_JUST_CLOSED = timedelta(minutes=10)  # files of a session that was closed before are in
 _ON_WAY = (FileState.SEEN, FileState.COMPLETE, FileState.COPIED)
 
 
@@ -197,9 +201,14 @@ def _round(orm: OrmSession, microscope: str, key: str | None) -> dict[str, Any]:
 
 def _left_over(orm: OrmSession, mine: Any) -> Any:
     """The newest closed session of which something wasn't handed out yet."""
-    for row in orm.execute(
-        mine.where(Session.state != SessionState.NEW).order_by(Session.id.desc()).limit(10)
-    ):
+    something = (
+        exists()
+        .where(Processing.session_id == Session.id, Conducted.processing_id == Processing.id)
+        .where(Conducted.released_at.is_(None))
+        .where(has_open(Processing.id) | (Session.closed_at > now() - _JUST_CLOSED))
+    )
+    closed = mine.where(Session.state == SessionState.CLOSED, something).order_by(Session.id.desc())
+    for row in orm.execute(closed.limit(10)):
         if not _standing(orm, row[0])["over"]:
             return row
     return None
@@ -243,8 +252,8 @@ def _standing(orm: OrmSession, session: Session) -> dict[str, Any]:
 def _not_taken_in(orm: OrmSession, session_id: int, processings: list[int]) -> int:
     """Exposures that are whole and that a coordinator hasn't taken in yet."""
     whole = (Exposure.session_id == session_id, Exposure.state == ExposureState.COMPLETE)
-    there = orm.scalar(select(func.count(Exposure.id)).where(*whole)) or 0
-    fewest = there
+    there = set(orm.scalars(select(Exposure.id).where(*whole)))
+    lacking = 0
     for number in processings:
         rows = (
             select(func.count())
@@ -252,5 +261,7 @@ def _not_taken_in(orm: OrmSession, session_id: int, processings: list[int]) -> i
             .join(Exposure, Exposure.id == Measure.exposure_id)
             .where(Measure.processing_id == number, *whole)
         )
-        fewest = min(fewest, orm.scalar(rows) or 0)
-    return there - fewest
+        chosen = selection_of(orm, number)  # one that was begun for some exposures waits for no other
+        wanted = there if chosen is None else there & chosen
+        lacking = max(lacking, len(wanted) - (orm.scalar(rows) or 0))
+    return lacking
