@@ -123,8 +123,12 @@ class DagOperator(BaseOperator):
 
     def execute(self, context: Any, event: Any = None) -> str:
         """Look whether it's there; if not, wait in the triggerer and look again."""
-        name: str = _said(context)["dag"]
+        found = _said(context)
+        name: str = found["dag"]
         if not _tell(GetDag(dag_id=name)):
+            place, query = f"/microscopes/{found['microscope']}", {"session": found["session"]}
+            if Client().ask("GET", place, params=query)["over"]:
+                raise AirflowSkipException("The session is over, and nothing of it was to be processed.")
             self.log.info("DAG %s isn't made yet; the DAG processor reads vitriflow's DAG file soon.", name)
             self.defer(trigger=PauseTrigger(_KNOWN_S), method_name="execute")
         return name

@@ -37,6 +37,7 @@ from vitriflow.web.site import site_of
 
 T = TypeVar("T")
 _LOOK_S = 0.4  # how often the catalog is looked at while somebody waits
+_COUNT_S = 3.0  # how often a session is counted meanwhile, and how often one that is active is looked for
 _WORD = r"^[^\x00-\x1f\x7f/]+$"
 MicroscopeName = Annotated[str, Path(min_length=1, max_length=64, pattern=_WORD)]
 DagName = Annotated[str, Path(min_length=1, max_length=250, pattern=_WORD)]
@@ -114,7 +115,7 @@ async def round_now(
     def look() -> dict[str, Any]:
         return round_of(config, site.catalog, microscope, session)
 
-    return json_answer(await _waited(look, lambda found: found["session"] is not None, wait_s))
+    return json_answer(await _waited(look, lambda found: found["session"] is not None, wait_s, _COUNT_S))
 
 
 @router.get("/microscopes/{microscope}/waiting", dependencies=[needs("conduct")])
@@ -125,11 +126,15 @@ async def waiting(
     site = site_of(request)
     config = site.config or Config()
 
+    known: dict[str, Any] = {}
+    looked = 0.0
+
     def look() -> dict[str, Any]:
+        nonlocal known, looked
         ready = peek(config, site.catalog, microscope)
-        if ready and session is None:
-            return {"ready": ready}
-        return {"ready": ready, **round_of(config, site.catalog, microscope, session)}
+        if not known or (not ready and time.monotonic() - looked > _COUNT_S):
+            known, looked = round_of(config, site.catalog, microscope, session), time.monotonic()
+        return {"ready": ready, **known}
 
     def enough(found: dict[str, Any]) -> bool:
         return bool(found["ready"] or found.get("over") or (found.get("next") and found["state"] == "closed"))
@@ -198,7 +203,9 @@ def revise_dag(request: Request, caller: Conductor, dag: DagName, body: ReviseBo
     return json_answer(revise(site_of(request).catalog, caller, dag, body.parameters), 201)
 
 
-async def _waited(look: Callable[[], T], enough: Callable[[T], bool], wait_s: float) -> T:
+async def _waited(
+    look: Callable[[], T], enough: Callable[[T], bool], wait_s: float, every_s: float = _LOOK_S
+) -> T:
     """Ask until there's enough, or the time is over."""
     deadline = time.monotonic() + wait_s
     while True:
@@ -206,4 +213,4 @@ async def _waited(look: Callable[[], T], enough: Callable[[T], bool], wait_s: fl
         left = deadline - time.monotonic()
         if left <= 0 or enough(found):
             return found
-        await asyncio.sleep(min(_LOOK_S, left))
+        await asyncio.sleep(min(every_s, left))

@@ -163,8 +163,16 @@ def _make(orm: OrmSession, row: Conducted, number: int, exposures: list[int], ru
     return lot
 
 
+def has_open(processing_id: Any) -> Any:
+    """Whether an exposure of a processing isn't dealt with: one look into an index."""
+    return exists().where(Measure.processing_id == processing_id, Measure.status == "open")
+
+
 def _conducted(microscope: str) -> Any:
-    """Conducted processings of a microscope's sessions that go on, the newest first."""
+    """Conducted processings of a microscope's sessions with anything to do, the newest first.
+
+    Of all that a microscope ever had these are few, so asking often costs little.
+    """
     return (
         select(Conducted)
         .join(Processing, Processing.id == Conducted.processing_id)
@@ -175,6 +183,7 @@ def _conducted(microscope: str) -> Any:
             Conducted.released_at.is_(None),
             Processing.state == "running",
             Session.state != SessionState.NEW,
+            has_open(Conducted.processing_id),
         )
         .order_by(Processing.id.desc())
     )
