@@ -138,6 +138,11 @@ def test_every_particle_stands_in_the_table_with_its_class_turn_and_shift(
     classes = particles.table["rlnClassNumber"].to_numpy()
     pure = sum(np.bincount(np.array(truth)[classes == one]).max() for one in np.unique(classes))
     assert pure / 240 > 0.9
+    # As RELION counts: psi and the turn from the view to the particle make a constant
+    turn = [stack.turn_deg[60 * int(path.name[1]) + place] for place, path in particles.places()]
+    largest = classes == np.bincount(classes).argmax()
+    together = particles.table["rlnAnglePsi"].to_numpy(dtype=float) + np.array(turn)
+    assert abs(np.exp(1j * np.deg2rad(together[largest])).mean()) > 0.8
     assert str(particles.table["rlnImageName"].iloc[0]).split("@")[1].startswith("Extract/job005/")
     assert folder.is_dir()
 

@@ -280,7 +280,8 @@ def _particle_tables(
             continue
         place = {
             "rlnClassNumber": class_id,
-            "rlnAnglePsi": round(turn_deg, 3),
+            # RELION turns the particle onto its class, and counts the other way round
+            "rlnAnglePsi": round((180.0 - turn_deg) % 360.0 - 180.0, 3),
             "rlnOriginXAngst": round(x_A, 4),
             "rlnOriginYAngst": round(y_A, 4),
             "rlnLogLikeliContribution": round(score, 4),
