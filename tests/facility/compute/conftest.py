@@ -18,7 +18,7 @@ from vitriflow.config import PoolSection
 from vitriflow.facility.compute import ParslPool
 
 KINDS = {"slurm": Slurm, "gridengine": GridEngine}
-QUICK: dict[str, Any] = {"poll_s": 0.5, "lost_after_s": 6, "idle_s": 600}
+QUICK: dict[str, Any] = {"poll_s": 0.25, "lost_after_s": 6, "idle_s": 600}
 
 
 def missing(why: str) -> None:

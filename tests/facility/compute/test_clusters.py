@@ -25,7 +25,7 @@ POOL = """
 kind = "{kind}"
 scratch = "{scratch}"
 nodes_max = 2
-poll_s = 0.5
+poll_s = 0.25
 lost_after_s = 6
 threads_per_worker = 2
 {queue}

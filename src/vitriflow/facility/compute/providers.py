@@ -74,6 +74,7 @@ def arguments(pool: PoolSection) -> dict[str, Any]:
             "project": pool.account,
             "queue": pool.queue,
             "request_by_nodes": False,
+            "bsub_redirection": True,  # bsub reads #BSUB lines from its standard input only
             "cores_per_block": pool.cores,
             "cores_per_node": pool.cores,
             "scheduler_options": "\n".join([*gpus, *memory, _options("#BSUB", pool)]).strip(),
