@@ -14,7 +14,7 @@ from tests.pipeline.conftest import PATIENT_S, House, wait_for
 from tests.pipeline.killing import coordinate
 from vitriflow.catalog import Batch, BatchMember, Exposure, Lease, ResultRow, Session, Task
 from vitriflow.errors import BadTemplate
-from vitriflow.pipeline import LocalPool, make_plan, parse_template
+from vitriflow.pipeline import LocalPool, explain, make_plan, parse_template
 
 FLOW = """
 name: flow
@@ -303,6 +303,18 @@ def test_an_exposure_done_anew_does_not_go_on_twice(home: House) -> None:
 def test_batches_that_cannot_work_are_refused_with_the_line(nodes: str, line: int, message: str) -> None:
     with pytest.raises(BadTemplate, match=rf"t.yaml, line {line}.*{message}"):
         make_plan(parse_template(f"name: t\nnodes:\n{nodes}\n", "t.yaml"))
+
+
+def test_a_result_of_a_batch_is_followed_to_the_camera_files_of_its_members(home: House) -> None:
+    home.start(flow("{micrographs: 2}"))
+    home.add("m1", "m2", "m3")
+    home.run()
+    query = select(ResultRow.id).where(ResultRow.node == "classes").order_by(ResultRow.id)
+    first = home.catalog.read(lambda s: s.scalars(query).first())
+    (link,) = explain(home.catalog, first)
+    assert len(link.inputs) == 2
+    assert {file.key for file in link.inputs.values()} < {"m1.mrc", "m2.mrc", "m3.mrc"}
+    assert link.item == "batch 1 of flow, released by micrographs"
 
 
 @pytest.mark.slow

@@ -92,3 +92,15 @@ def test_a_verdict_needs_a_gate(made: tuple[World, Path, httpx.Client]) -> None:
     answer = client.post("/api/sessions/s1/verdicts", json=body)
     assert answer.status_code == 422
     assert "gate" in answer.text
+
+
+def test_the_pipeline_is_drawn_with_every_node_and_its_counts(made: tuple[World, Path, httpx.Client]) -> None:
+    _, _, client = made
+    page = client.get("/sessions/s1/graph").text
+    for node in ("exposure", "motion", "ctf", "pick", "preview"):
+        assert f'data-node="{node}"' in page
+    part = client.get("/sessions/s1/part/graph?processing=live").text
+    assert part.startswith("<svg")
+    assert part.count("<path") == 6, "one line for each input"
+    assert client.get("/sessions/s1/part/graph?processing=none").status_code == 404
+    assert "/sessions/s1/graph?processing=" in client.get("/sessions/s1").text

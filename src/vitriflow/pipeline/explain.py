@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Catalog, Exposure, Processing, ResultRow, Session
+from vitriflow.catalog import Batch, BatchMember, Catalog, Exposure, Processing, ResultRow, Session
 from vitriflow.errors import CatalogError
 from vitriflow.pipeline.plan import EXPOSURE, Plan
 from vitriflow.pipeline.rows import ITEM, REVISION
@@ -65,13 +65,18 @@ def explain(
 
     Returns
     -------
-    One chain for each result asked for, in the order of the plan; each ends in a CameraFile.
+    One chain for each result asked for, in the order of the plan; each ends in a CameraFile. That of a
+    batch's result ends in those of its members.
 
     Raises
     ------
     CatalogError
         When there's no such result.
     """
+    if result_id is not None:
+        of_batch = catalog.read(lambda session: _of_batch(session, result_id))
+        if of_batch is not None:
+            return [of_batch]
 
     def find(session: OrmSession) -> tuple[int, int, str | None]:
         if result_id is not None:
@@ -142,6 +147,38 @@ def _links(session: OrmSession, plan: Plan, processing_id: int, exposure_id: int
             inputs,
         )
     return links
+
+
+def _of_batch(session: OrmSession, result_id: int) -> Link | None:
+    """The chain of a batch's result: its members' camera files; None for a result of another kind."""
+    row = session.get(ResultRow, result_id)
+    if row is None or row.item_type == ITEM:
+        return None
+    batch = session.get_one(Batch, row.item_id)
+    processing = session.get_one(Processing, row.processing_id)
+    query = (
+        select(Exposure)
+        .join(BatchMember, BatchMember.exposure_id == Exposure.id)
+        .join(Batch, Batch.id == BatchMember.batch_id)
+        .where(Batch.processing_id == batch.processing_id, Batch.node == batch.node)
+        .order_by(Exposure.id)
+    )
+    if batch.mode in ("growing", "session"):
+        query = query.where(Batch.revision == batch.revision, Batch.number <= batch.number)
+    else:
+        query = query.where(Batch.id == batch.id)
+    members = {exposure.item: _camera_file(session, exposure) for exposure in session.scalars(query)}
+    return Link(
+        row.id,
+        processing.name,
+        row.node,
+        row.revision,
+        f"batch {batch.number} of {batch.node}, released by {batch.cause}",
+        row.status,
+        row.record,
+        row.created_at.isoformat(),
+        dict(members),
+    )
 
 
 def _camera_file(session: OrmSession, exposure: Exposure) -> CameraFile:

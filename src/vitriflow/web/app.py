@@ -24,6 +24,7 @@ from vitriflow.web import (
     auth_people,
     conductor_api,
     correct_api,
+    graph_pages,
     helper_pages,
     log_api,
     logbook_api,
@@ -139,6 +140,7 @@ def create_app(
         app.include_router(room.router)
     app.include_router(conductor_api.router)
     app.include_router(correct_api.router)
+    app.include_router(graph_pages.router)
     app.include_router(outlook_api.router)
     for router in (helper_pages.router, people_api.router):
         app.include_router(router)
