@@ -100,23 +100,15 @@ def check(bundle: Path, wanted: str) -> None:
         place = Path(scratch) / "env"
         nowhere = "http://127.0.0.1:9"  # a port that nobody listens on: whoever asks a network fails
         env = {"PATH": os.environ["PATH"], "HOME": scratch, "LANG": "C.UTF-8"}
+        env["no_proxy"] = "127.0.0.1"  # the demo's own pages
         env |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), nowhere)
         run("sh", str(bundle / "install.sh"), str(place), sys.executable, env=env, cwd=scratch)
         program = str(place / "bin" / wanted)
         run(program, "--version", env=env, cwd=scratch)
         if wanted == "vitriflow":
             run(program, "step", "list", env=env, cwd=scratch, stdout=subprocess.DEVNULL)
-            run(
-                program,
-                "demo",
-                "--exposures",
-                "2",
-                "--once",
-                "--out",
-                f"{scratch}/demo",
-                env=env,
-                cwd=scratch,
-            )
+            words = ("--exposures", "3", "--every", "8", "--once", "--out", f"{scratch}/demo")
+            run(program, "demo", *words, env=env, cwd=scratch)
             code = "import pathlib, vitriflow.web as w; p = pathlib.Path(w.__file__).parent / 'static'"
             code += "; assert list(p.glob('*.js')), 'the pages lack their scripts'"
             run(str(place / "bin" / "python"), "-c", code, env=env, cwd=scratch)

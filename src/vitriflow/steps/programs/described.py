@@ -233,8 +233,8 @@ def read_description(text: str, source: str) -> Described:
 
 
 def _explained(marked: MarkedText, error: ValidationError) -> BadTemplate:
-    # Of a union the last members' complaints say least: the deepest place says most
-    first = max(error.errors(), key=lambda one: len(one["loc"]))
+    # Of a union (a word, or words with a condition) the deepest place says most, and that it's no word least
+    first = max(error.errors(), key=lambda one: (len(one["loc"]), one["type"] != "string_type"))
     place = tuple(part for part in first["loc"] if part not in ("str", "When"))
     name = ".".join(map(str, place)) or "program"
     unknown = first["type"] == "extra_forbidden"
