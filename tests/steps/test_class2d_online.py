@@ -1,6 +1,9 @@
 """The step that classifies while particles arrive."""
 
+import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +211,65 @@ def test_more_than_it_carries_is_drawn_from_and_said(stack: SimulatedParticles, 
     assert 100 < record.n_particles < 160
     assert record.n_particles + record.n_left_out == 240
     assert any("drawn out" in text for text in record.warnings)
+
+
+_KILLED = """
+import os, pickle, sys
+from pathlib import Path
+from vitriflow.steps import Context, find_step, run_batch_step
+out, state, item = pickle.loads(bytes.fromhex(sys.argv[1]))
+step = find_step("class2d.online")
+context = Context(Path(out), "batch_0003")
+replace = Path.replace
+def stop(self, target):
+    if str(target).endswith(".state.npz"):
+        os.kill(os.getpid(), 9)
+    return replace(self, target)
+Path.replace = stop
+values = dict(particle_diameter_A=180.0, n_classes=4, first_particles=100, max_resolution_A=16.0)
+run_batch_step(step, [item], {}, Path(state), step.Parameters.model_validate(values), context)
+"""
+
+
+def test_a_kill_as_the_state_is_written_leaves_the_one_before_and_counts_nothing_twice(
+    grown, tmp_path: Path
+) -> None:
+    folder, (_, second, third), items = grown
+    shutil.copytree(folder, tmp_path / "s")
+    job = tmp_path / "s" / "Class2D" / "job007"
+    for path in job.glob("batch_0003*"):
+        path.unlink()
+    state = job / "batch_0002.state.npz"
+    before = state.read_bytes()
+    given = pickle.dumps((str(job), str(state), items[3])).hex()
+    done = subprocess.run([sys.executable, "-c", _KILLED, given], timeout=300, check=False)
+    assert done.returncode == -9
+    assert state.read_bytes() == before
+    assert not (job / "batch_0003.state.npz").exists()
+    again = run(tmp_path / "s", 3, [items[3]], state)
+    assert again.status is Status.DONE
+    assert again.n_seen == 240
+    assert [one.n_particles for one in again.classes] == [one.n_particles for one in third.classes]
+    assert second.n_seen == 180
+
+
+@pytest.mark.slow
+def test_real_particles_in_half_floats_give_classes_with_detail(real_data: Path, tmp_path: Path) -> None:
+    star = real_data / "empiar-10204-relion5" / "Extract" / "particles.star"
+    given = Artifact(kind=Kind.PARTICLES, path=star, pixel_size_A=3.54)
+    record = run(
+        tmp_path,
+        1,
+        [BatchItem("all", 1, {"particles": given})],
+        n_classes=6,
+        first_particles=300,
+        max_resolution_A=10.0,
+        most_per_batch=500,
+    )
+    assert record.status is Status.DONE, record.reason
+    assert record.n_classified == record.n_particles > 400
+    assert record.best_resolution_A is not None
+    assert record.best_resolution_A < 30.0
+    assert (
+        record.n_selected > 0.8 * record.n_classified
+    )  # beta-galactosidase, few false picks: errs on keeping
