@@ -139,6 +139,8 @@ def test_people_mark_a_selection_and_single_cards_by_keyboard_and_undo_it(
         expect(page.locator('.slot[data-mark="reject"]')).to_have_count(0)
         page.keyboard.press("Escape")
         expect(page.locator("#selection")).to_be_hidden()
+        # The cards are fetched anew: the second one is another as long as they aren't there.
+        expect(page.locator("#gallery-total")).to_have_text(f"{shown.made - 1} exposures")
         page.locator("#gallery h2").click()
         page.keyboard.press("j")
         page.keyboard.press("j")
