@@ -45,12 +45,16 @@ class AirflowServer:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "token").write_text(f"{token}\n", encoding="utf-8")
         dags = folder / "dags"
         dags.mkdir(parents=True)
         shipped = REPOSITORY / "deploy/airflow/dags/vitriflow_dags.py"
         (dags / shipped.name).write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
         kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AIRFLOW", "PYTHON", "VITRIFLOW"))
         }
         self.environment = {
             **kept,
@@ -64,7 +68,7 @@ class AirflowServer:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "VITRIFLOW_URL": vitriflow,
-            "VITRIFLOW_TOKEN": token,
+            "VITRIFLOW_TOKEN_FILE": str(folder / "token"),
             "VITRIFLOW_LOOK_S": "1",
             "OMP_NUM_THREADS": "1",
         }

@@ -23,6 +23,7 @@ from vitriflow.airflow.operators import (
 )
 
 _log = logging.getLogger(__name__)
+_ALWAYS = 1_000_000  # times
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -105,12 +106,14 @@ def microscope_dag(name: str, microscope: str) -> DAG:
             )
         },
         tags=["vitriflow", microscope],
-        default_args={**_defaults(), "retries": 3, "retry_delay": timedelta(seconds=10)},
+        # A microscope's tasks can be begun anew at any time, and none of them may give up while a session goes on.
+        default_args={**_defaults(), "retries": _ALWAYS, "retry_delay": timedelta(seconds=10)},
     )
     elogbook = SessionOperator(task_id="elogbook", microscope=microscope, dag=dag)
     storage = PrepareOperator(task_id="storage", dag=dag)
     experiment = DagOperator(task_id="experiment", dag=dag)
-    elogbook >> storage >> experiment >> LotsOperator(task_id="processing", dag=dag)
+    lots = LotsOperator(task_id="processing", retry_delay=timedelta(seconds=2), dag=dag)
+    elogbook >> storage >> experiment >> lots
     storage >> [FilesOperator(task_id="transfer", dag=dag), FreeOperator(task_id="free_disk", dag=dag)]
     return dag
 

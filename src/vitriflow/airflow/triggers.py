@@ -12,6 +12,8 @@ from vitriflow.airflow.client import Away, Client, Refused
 _EVERY_S = float(os.environ.get("VITRIFLOW_LOOK_S", "5"))  # how often a session's files are counted
 _WAIT_S = 15  # how long one question waits at vitriflow for news
 _LONGEST_PAUSE_S = 30.0
+# A task that is woken before the scheduler has heard that its worker ended is taken for one that was killed.
+_SETTLE_S = 3.0
 _HERE = "vitriflow.airflow.triggers"
 
 
@@ -150,6 +152,7 @@ class LotsTrigger(_Asking):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait."""
         query = {"session": self.session, "wait_s": _WAIT_S}
+        await asyncio.sleep(_SETTLE_S)
         try:
             while True:
                 found = await self.ask("GET", f"/microscopes/{self.microscope}/waiting", params=query)
@@ -240,7 +243,7 @@ class PauseTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait."""
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(max(self.seconds, _SETTLE_S))
         yield TriggerEvent({"state": "again"})
 
 
