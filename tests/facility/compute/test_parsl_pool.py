@@ -11,7 +11,7 @@ import pytest
 
 from tests.facility.command import until
 from tests.facility.compute.calls import Held, grow, leave, refuse, seen, sleep
-from tests.facility.compute.conftest import pilots_below, working_below
+from tests.facility.compute.conftest import pilots_below, section_of, working_below
 from vitriflow.errors import BadConfig
 from vitriflow.facility.compute import ParslPool
 from vitriflow.pipeline import CallStopped, WorkerDied
@@ -110,9 +110,7 @@ def test_nothing_is_left_when_the_process_is_killed(scratch: Path) -> None:
     until(lambda: not [one for one in working_below(scratch) if str(process.pid) not in one.split()], 60)
 
 
-def test_a_scratch_folder_that_can_not_be_written_is_refused_in_words(
-    open_pool: Open, tmp_path: Path
-) -> None:
+def test_a_scratch_folder_that_can_not_be_written_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadConfig, match="scratch"):
-        open_pool(scratch=tmp_path / "file" / "below")
+        ParslPool("farm", section_of(tmp_path / "file" / "below"))
