@@ -33,6 +33,7 @@ BENCHMARKS = (
     "picking",
     "copying",
     "scanning",
+    "airflow",
     "gpu",
 )
 

@@ -39,6 +39,7 @@ def goals(data: Mapping[str, Any]) -> list[Goal]:
         "picking": _picking,
         "copying": _copying,
         "scanning": _scanning,
+        "airflow": _airflow,
     }
     found: list[Goal] = []
     for name, make in makers.items():
@@ -84,6 +85,24 @@ def _copying(data: Mapping[str, Any]) -> list[Goal]:
             "no growth",
             f"{data['memory_growth_MB']:.0f} MB",
             data["memory_growth_MB"] < 64,
+        ),
+    ]
+
+
+def _airflow(data: Mapping[str, Any]) -> list[Goal]:
+    from benchmarks.airflow import met
+
+    idle, steady, reached = data["idle_s"], data["steady"], met(data)
+    return [
+        Goal(
+            "added latency through Airflow when idle", "under 10 s", f"{idle['p50']:.1f} s", reached["idle"]
+        ),
+        Goal(
+            "1,000 exposures an hour through Airflow, 5 no-op nodes",
+            "sustained",
+            f"p50 {steady['p50_last_third']:.1f} s in the last third; a backlog goes at "
+            f"{data['burst']['per_hour']:.0f} an hour",
+            reached["steady"],
         ),
     ]
 
