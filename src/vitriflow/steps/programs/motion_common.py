@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from vitriflow.errors import BrokenInvariant, ProgramError, Reason
 from vitriflow.steps.base import Port
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 class OutsideMotionParameters(ProgramParameters, MotionParameters):
     """The parameters of ``motion.native``, for another program."""
+
+    @model_validator(mode="after")
+    def _no_aligned_movie(self) -> "OutsideMotionParameters":
+        if self.write_aligned_movie != "no":
+            raise ValueError("write_aligned_movie is for motion.native only: set it to no")
+        return self
 
 
 P = TypeVar("P", bound=OutsideMotionParameters)
