@@ -74,6 +74,13 @@ REASONS: dict[str, str] = {
     Reason.OUT_OF_MEMORY: "Out of memory",
     Reason.STEP_ERROR: "Step stopped with an error",
     Reason.PROGRAM_MISSING: "Outside program missing",
+    Reason.PROGRAM_VERSION: "Outside program of another version",
+    Reason.PROGRAM_LICENCE: "Outside program without a licence",
+    Reason.PROGRAM_FAILED: "Outside program failed",
+    Reason.PROGRAM_HUNG: "Outside program hung, and was killed",
+    Reason.PROGRAM_NO_OUTPUT: "Outside program left no output",
+    Reason.PROGRAM_EMPTY_OUTPUT: "Outside program left an empty file",
+    Reason.PROGRAM_NONSENSE: "Outside program gave numbers that can't be",
 }
 
 STATUS_WORDS = {
