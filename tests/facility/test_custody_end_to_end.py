@@ -106,11 +106,20 @@ def check_taken_in(facility: Facility, name: str) -> None:
     facility.say("verify", name)
 
 
+def answers(pages: httpx.Client) -> bool:
+    """Whether the server listens."""
+    try:
+        return pages.get("/api/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def check_pages(facility: Facility) -> None:
     """Exposures with their optics groups, and latencies, as the pages' own server gives them."""
     with facility.house.running("serve", "--port", 0):
         address = until(lambda: re.search(r"http://[0-9.]+:\d+", facility.house.said)).group()
-        with httpx.Client(base_url=address, timeout=60) as pages:
+        with httpx.Client(base_url=address, timeout=120) as pages:
+            until(lambda: answers(pages))  # it says where before it listens
             for name in LAYOUTS:
                 detail = pages.get(f"/api/sessions/{name}").json()
                 number = len(facility.played[name].report.movies)

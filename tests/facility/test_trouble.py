@@ -54,7 +54,7 @@ def test_a_growing_movie_is_waited_for_and_taken_whole(house: House, copied: Cal
     _first, second = movies(played)
     content = second.read_bytes()
     writer = trickle(content, second, seconds=5.0)
-    house.vitriflow("run", played.source, "--once", *played.quick)
+    house.vitriflow("run", played.source, "--once", *played.light)
     assert not writer.is_alive()  # --once waits for what is being written
     row = house.exposures()[str(second.relative_to(played.source))]
     assert row.blake3 == blake3(content).hexdigest()
@@ -69,7 +69,7 @@ def test_a_movie_that_stops_growing_is_set_aside_and_taken_in_when_it_is_complet
     (movie,) = movies(played)
     content = movie.read_bytes()
     movie.write_bytes(content[: len(content) // 3])
-    with house.running("run", played.source, *played.quick) as process:
+    with house.running("run", played.source, *played.light) as process:
         until(lambda: "1 quarantined" in house.said)
         ((_, code, why),) = house.outcomes().values()
         assert code == "file.truncated"
@@ -92,7 +92,7 @@ def test_a_movie_that_may_not_be_read_is_set_aside_until_it_may(
     try:
         # root without its right to pass over permissions is a user like others
         house.prefix = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if ROOT else ()
-        house.vitriflow("run", played.source, "--once", *played.quick)
+        house.vitriflow("run", played.source, "--once", *played.light)
         outcomes = house.outcomes()
         assert outcomes[str(first.relative_to(played.source))][0] == "done"
         status, code, why = outcomes[str(second.relative_to(played.source))]
@@ -110,7 +110,7 @@ def test_a_source_that_goes_away_and_comes_back_costs_nothing(
 ) -> None:
     played = copied(2)
     away = played.source.with_name("unmounted")
-    with house.running("run", played.source, *played.quick) as process:
+    with house.running("run", played.source, *played.light) as process:
         until(lambda: "2 exposures in" in house.said)
         played.source.rename(away)
         until(lambda: "SOURCE FOLDER LOST" in house.said)
@@ -177,15 +177,15 @@ def test_a_second_run_on_a_session_is_refused_and_told_who_has_it(
     house: House, copied: Callable[[int], Played]
 ) -> None:
     played = copied(1)
-    with house.running("run", played.source, *played.quick) as process:
+    with house.running("run", played.source, *played.light) as process:
         until(lambda: "results in" in house.said)
-        done = house.vitriflow("run", played.source, "--once", *played.quick, expect=2)
+        done = house.vitriflow("run", played.source, "--once", *played.light, expect=2)
         assert f"process {process.pid}" in done.stderr
         assert house.session().state == "active"
         until(lambda: "1 done" in house.said)
         end(process)
     assert house.counts().exposures.done == 1
-    house.vitriflow("run", played.source, "--once", *played.quick)  # and now it's free
+    house.vitriflow("run", played.source, "--once", *played.light)  # and now it's free
 
 
 @pytest.mark.parametrize(

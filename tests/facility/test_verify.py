@@ -115,9 +115,9 @@ def test_a_session_is_copied_processed_and_verified_by_commands(
     house: House, six: Played, copied: Callable[[int], Played]
 ) -> None:
     """What a newcomer types; the microscope's folder is gone in the end, and all is still there."""
-    source, quick = copied(2).source, six.quick
+    source, light = copied(2).source, six.light
     number = len([path for path in source.rglob("*") if path.is_file()])
-    house.vitriflow("run", source, "--copy", "--once", "--session", "s1", *quick)
+    house.vitriflow("run", source, "--copy", "--once", "--session", "s1", *light)
     counts = house.counts()
     assert counts.exposures.done == counts.exposures.came_in == 2
     root = Path(house.session().root)
@@ -136,5 +136,5 @@ def test_a_session_is_copied_processed_and_verified_by_commands(
     victim.write_bytes(data)
     done = house.vitriflow("verify", "s1", expect=1)
     assert str(victim.relative_to(root)) in done.stdout
-    refused = house.vitriflow("run", six.source, "--session", "s1", "--copy", "--once", *quick, expect=2)
+    refused = house.vitriflow("run", six.source, "--session", "s1", "--copy", "--once", *light, expect=2)
     assert "s1" in refused.stderr

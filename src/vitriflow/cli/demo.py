@@ -85,12 +85,17 @@ def _asks(stopped: threading.Event) -> "signal._HANDLER":
     return ask
 
 
-def _page_answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+def _page_answers(url: str, patience_s: float = 30.0) -> bool:
+    """Whether the pages answer; on a busy machine a short demo ends before they've come up."""
+    limit = time.monotonic() + patience_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > limit:
+                return False
+            time.sleep(0.2)
 
 
 def _print_report(console: Console, report: "DemoReport", seconds: float) -> None:
