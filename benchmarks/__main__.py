@@ -25,6 +25,7 @@ from benchmarks.report import DOCS, goals, goals_table, write_docs
 # Each is a module with ``run(full: bool) -> tuple[str, dict]``: a Markdown section and its data.
 BENCHMARKS = (
     "engine",
+    "gates",
     "web",
     "web_pages",
     "end_to_end",

@@ -23,7 +23,7 @@ from vitriflow.catalog import Catalog, Exposure, Measure, ResultRow, Task, now, 
 from vitriflow.pipeline import Coordinator, Settings, ask_change, counts, parse_template, start_processing
 from vitriflow.pipeline.revising import begin_next
 
-MANY = 50_000
+FEW, MANY = 10_000, 50_000
 GATED = """
 name: gated
 nodes:
@@ -40,7 +40,7 @@ nodes:
 
 def run(full: bool) -> tuple[str, dict[str, Any]]:
     """Measure, and give a Markdown section and the numbers."""
-    count = MANY
+    count = MANY if full else FEW
     with tempfile.TemporaryDirectory() as folder:
         catalog = Catalog(f"sqlite:///{folder}/catalog.db")
         upgrade(catalog)
