@@ -145,7 +145,7 @@ def test_every_particle_stands_in_the_table_with_its_class_turn_and_shift(
     turn = [stack.turn_deg[60 * int(path.name[1]) + place] for place, path in particles.places()]
     largest = classes == np.bincount(classes).argmax()
     together = particles.table["rlnAnglePsi"].to_numpy(dtype=float) + np.array(turn)
-    assert abs(np.exp(1j * np.deg2rad(together[largest])).mean()) > 0.8
+    assert abs(np.exp(1j * np.deg2rad(together[largest])).mean()) > 0.7
     assert str(particles.table["rlnImageName"].iloc[0]).split("@")[1].startswith("Extract/job005/")
     assert folder.is_dir()
 

@@ -86,7 +86,13 @@ class OnlineClassifier(Classifier):
         draw: torch.Generator,
     ) -> None:
         """Let particles join those held; who has to leave stays in the sums of the past."""
-        particles, power = self.prepare.particles(images[used], None if ctf is None else ctf.some(used))
+        chosen, part = images[used], None if ctf is None else ctf.some(used)
+        if not self.started:
+            # The first micrograph may hold three particles: noise is learnt from all that wait
+            factor = self.prepare.learn_noise(chosen, part, len(used) / (len(self.held) + len(used)))
+            self.held.z = (self.held.z.float() * factor.sqrt()[:, None]).half()
+            self.power = self.power * factor
+        particles, power = self.prepare.particles(chosen, part)
         n, on = len(particles), self.settings.device
         none = torch.zeros(n, device=on)
         number = result.number[used].to(on)

@@ -230,12 +230,13 @@ class Classifier:
             part, level, self.shifts(reach, 1.0), level.weights, signal, self.sigma_px
         )
         self._look(result, draw)
+        # Wide: whoever stands off the middle would else make a class of its own
         for temperature in (2.0, 1.5, 1.0):
-            score = self._pass(level, self.shifts(3.0, 1.5), temperature=temperature)
+            score = self._pass(level, self.shifts(max(3.0, reach), 1.5), temperature=temperature)
         for _ in range(_PARTINGS):
             if not self._part(score, result, draw):
                 break
-            score = self._pass(level, self.shifts(2.2, 1.5))
+            score = self._pass(level, self.shifts(max(3.0, reach), 1.5))
         self.next_look = 2 * self.n_used
 
     def _refine(self, result: Update, draw: torch.Generator) -> None:

@@ -33,7 +33,7 @@ class Class2DSettings:
     max_resolution_A
         Finest detail compared; what the box can't hold is left out.
     max_shift_A
-        How far a particle may lie from the middle of its box; None: a tenth of the diameter.
+        How far a particle may lie from the middle of its box; None: 0.15 of the diameter.
     first
         Particles to wait for before there are classes.
     held
@@ -141,7 +141,7 @@ class Preparation:
     def max_shift_px(self) -> float:
         """How far from the middle a particle may lie (px of the work box)."""
         given = self.settings.max_shift_A
-        shift_A = 0.1 * self.settings.particle_diameter_A if given is None else given
+        shift_A = 0.15 * self.settings.particle_diameter_A if given is None else given
         return max(1.0, shift_A / self.pixel_A)
 
     def shrink(self, images: torch.Tensor) -> torch.Tensor:
@@ -154,20 +154,32 @@ class Preparation:
         small: torch.Tensor = torch.fft.irfft2(spectrum, s=new)
         return (small * (self.work_box / self.box) ** 2).to(self.settings.device)
 
+    def _transfer(self, n: int, ctf: ParticleCtf | None) -> torch.Tensor:
+        """CTF of ``n`` images on the rings, as it stands in them."""
+        grid = self.fine
+        if ctf is None:
+            return torch.ones((n, grid.n_rings, grid.n_angles), device=grid.device)
+        c = ctf_on_rings(grid, self.pixel_A, ctf.defocus, ctf.optics)
+        return c.abs() if self.settings.ctf == "flipped" else c
+
+    def learn_noise(self, images: torch.Tensor, ctf: ParticleCtf | None, share: float) -> torch.Tensor:
+        """Let images count for a share of what is known of the noise; returns the old power over the new one."""
+        noise = noise_on_rings(self.shrink(images), self.fine)
+        if self.settings.ctf == "multiplied":
+            noise = noise / self._transfer(len(images), ctf).square().mean(dim=(0, 2)).clamp(min=0.05)
+        before = noise if self.noise is None else self.noise
+        self.noise = (1.0 - share) * before + share * noise
+        return before / self.noise
+
     def particles(self, images: torch.Tensor, ctf: ParticleCtf | None) -> tuple[Particles, torch.Tensor]:
         """Images ``(n, box, box)`` as particles, and their power on the rings ``(n, n_rings)``, noise being 1."""
         small = self.shrink(images)
         grid = self.fine
-        c = torch.ones((len(small), grid.n_rings, grid.n_angles), device=grid.device)
-        if ctf is not None:
-            c = ctf_on_rings(grid, self.pixel_A, ctf.defocus, ctf.optics)
-        if self.settings.ctf == "flipped":
-            c = c.abs()
+        c = self._transfer(len(small), ctf)
         c2 = c.square()
         if self.noise is None:
-            self.noise = noise_on_rings(small, grid)
-            if self.settings.ctf == "multiplied":
-                self.noise = self.noise / c2.mean(dim=(0, 2)).clamp(min=0.05)
+            self.learn_noise(images, ctf, 1.0)
+            assert self.noise is not None
         y = grid.forward(small) / self.noise.sqrt()[:, None]
         power = y.square().mean(dim=-1)
         if self.settings.ctf == "multiplied":

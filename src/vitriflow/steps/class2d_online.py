@@ -34,7 +34,7 @@ class Class2DParameters(StepParameters):
         default=None,
         gt=0,
         le=500,
-        description="of a particle from its box's middle (A); None: a tenth of the diameter",
+        description="of a particle from its box's middle (A); None: 0.15 of the diameter",
     )
     first_particles: int = Field(
         default=300, ge=20, le=100000, description="particles to wait for before there are classes"
@@ -91,9 +91,9 @@ class Class2DOnline(BatchStep[Class2DParameters, Class2DResult]):
     Record = Class2DResult
 
     def resources(self, parameters: Class2DParameters) -> Resources:
-        """Held particles take about 8 kB each; work is done in pieces."""
+        """Held particles take about 8 kB each. A second thread brings little, and on a busy machine it costs much."""
         memory = 1536 * 1024**2 + parameters.held_particles * 40_000
-        return Resources(threads=2, gpus=1, memory_bytes=memory, time_limit_s=3600.0)
+        return Resources(threads=1, gpus=1, memory_bytes=memory, time_limit_s=3600.0)
 
     def run_batch(
         self,
