@@ -27,6 +27,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "queue": ("gridengine", "lsf", "pbs"),
     "account": ("slurm", "gridengine", "lsf", "pbs"),
     "options": ("slurm", "gridengine", "lsf", "pbs"),
+    "worker_init": ("local", "slurm", "gridengine", "lsf", "pbs", "kubernetes", "aws"),
     "walltime_min": ("slurm", "gridengine", "lsf", "pbs", "aws"),
     "drain_min": ("slurm", "gridengine", "lsf", "pbs", "aws"),
     "memory_GB": ("slurm", "gridengine", "lsf", "pbs", "kubernetes"),

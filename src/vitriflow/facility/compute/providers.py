@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,86 +35,96 @@ def worker_init(pool: PoolSection) -> str:
 
 def arguments(pool: PoolSection) -> dict[str, Any]:
     """What Parsl's provider of this kind is made with, apart from its launcher."""
-    common: dict[str, Any] = {
+    values: dict[str, Any] = {
         "init_blocks": pool.nodes_min,
         "min_blocks": pool.nodes_min,
         "max_blocks": pool.nodes_max,
         "parallelism": 1.0,
     }
-    one = {**common, "nodes_per_block": 1}
-    init = {"worker_init": worker_init(pool)}
-    limited = {"walltime": as_walltime(pool.walltime_min)}
-    if pool.kind == "local":
-        return {**one, **init}
-    if pool.kind == "slurm":
-        return {
-            **one, **init, **limited,
-            "partition": pool.partition,
-            "account": pool.account,
-            "qos": pool.qos,
-            "cores_per_node": pool.cores,
-            "mem_per_node": pool.memory_GB,
-            "gres": f"gpu:{pool.gpus_per_node}" if pool.gpus_per_node else None,
-            "exclusive": pool.exclusive,
-            "scheduler_options": _options("#SBATCH", pool),
-            "cmd_timeout": 30,
-        }  # fmt: skip
-    if pool.kind == "gridengine":
-        return {
-            **one, **init, **limited,
-            "queue": pool.queue,
-            "scheduler_options": "\n".join(grid_engine_options(pool)),
-            "cmd_timeout": 30,
-        }  # fmt: skip
-    if pool.kind == "lsf":
-        gpus = [f'#BSUB -gpu "num={pool.gpus_per_node}"'] if pool.gpus_per_node else []
-        memory = [f"#BSUB -M {pool.memory_GB}GB"] if pool.memory_GB else []
-        return {
-            **one, **init, **limited,
-            "project": pool.account,
-            "queue": pool.queue,
-            "request_by_nodes": False,
-            "bsub_redirection": True,  # bsub reads #BSUB lines from its standard input only
-            "cores_per_block": pool.cores,
-            "cores_per_node": pool.cores,
-            "scheduler_options": "\n".join([*gpus, *memory, _options("#BSUB", pool)]).strip(),
-            "cmd_timeout": 30,
-        }  # fmt: skip
-    if pool.kind == "pbs":
-        select = f":ngpus={pool.gpus_per_node}" if pool.gpus_per_node else ""
-        select += f":mem={pool.memory_GB}gb" if pool.memory_GB else ""
-        return {
-            **one, **init, **limited,
-            "account": pool.account,
-            "queue": pool.queue,
-            "cpus_per_node": pool.cores,
-            "select_options": select.removeprefix(":"),
-            "scheduler_options": _options("#PBS", pool),
-            "cmd_timeout": 30,
-        }  # fmt: skip
-    if pool.kind == "kubernetes":
-        limit = f"{pool.memory_GB or 4 * pool.workers}Gi"
-        extra = {"nvidia.com/gpu": str(pool.gpus_per_node)} if pool.gpus_per_node else None
-        return {
-            **one, **init,
-            "image": pool.image,
-            "namespace": pool.namespace,
-            "init_cpu": pool.cores, "max_cpu": pool.cores,
-            "init_mem": limit, "max_mem": limit,
-            "extra_requests": extra, "extra_limits": extra,
-            "persistent_volumes": list(pool.volumes.items()),
-        }  # fmt: skip
-    if pool.kind == "aws":
-        return {
-            **one, **init, **limited,
-            "image_id": pool.image,
-            "key_name": pool.key_name,
-            "region": pool.region or "us-east-2",
-            "instance_type": pool.instance_type or "t2.small",
-            "state_file": str(pool.scratch / "aws-state.json"),
-        }  # fmt: skip
+    if pool.kind != "google":
+        values |= {"nodes_per_block": 1, "worker_init": worker_init(pool)}
+    if pool.limited:
+        values["walltime"] = as_walltime(pool.walltime_min)
+    if pool.kind in ("slurm", "gridengine", "lsf", "pbs"):
+        values["cmd_timeout"] = 30
+    return values | _OWN[pool.kind](pool)
+
+
+def _local(_pool: PoolSection) -> dict[str, Any]:
+    return {}
+
+
+def _slurm(pool: PoolSection) -> dict[str, Any]:
     return {
-        **common,
+        "partition": pool.partition,
+        "account": pool.account,
+        "qos": pool.qos,
+        "cores_per_node": pool.cores,
+        "mem_per_node": pool.memory_GB,
+        "gres": f"gpu:{pool.gpus_per_node}" if pool.gpus_per_node else None,
+        "exclusive": pool.exclusive,
+        "scheduler_options": _options("#SBATCH", pool),
+    }
+
+
+def _grid_engine(pool: PoolSection) -> dict[str, Any]:
+    return {"queue": pool.queue, "scheduler_options": "\n".join(grid_engine_options(pool))}
+
+
+def _lsf(pool: PoolSection) -> dict[str, Any]:
+    gpus = [f'#BSUB -gpu "num={pool.gpus_per_node}"'] if pool.gpus_per_node else []
+    memory = [f"#BSUB -M {pool.memory_GB}GB"] if pool.memory_GB else []
+    return {
+        "project": pool.account,
+        "queue": pool.queue,
+        "request_by_nodes": False,
+        "bsub_redirection": True,  # bsub reads #BSUB lines from its standard input only
+        "cores_per_block": pool.cores,
+        "cores_per_node": pool.cores,
+        "scheduler_options": "\n".join([*gpus, *memory, _options("#BSUB", pool)]).strip(),
+    }
+
+
+def _pbs(pool: PoolSection) -> dict[str, Any]:
+    select = [f"ngpus={pool.gpus_per_node}"] if pool.gpus_per_node else []
+    select += [f"mem={pool.memory_GB}gb"] if pool.memory_GB else []
+    return {
+        "account": pool.account,
+        "queue": pool.queue,
+        "cpus_per_node": pool.cores,
+        "select_options": ":".join(select),
+        "scheduler_options": _options("#PBS", pool),
+    }
+
+
+def _kubernetes(pool: PoolSection) -> dict[str, Any]:
+    memory = f"{pool.memory_GB or 4 * pool.workers}Gi"
+    gpus = {"nvidia.com/gpu": str(pool.gpus_per_node)} if pool.gpus_per_node else None
+    return {
+        "image": pool.image,
+        "namespace": pool.namespace,
+        "init_cpu": pool.cores,
+        "max_cpu": pool.cores,
+        "init_mem": memory,
+        "max_mem": memory,
+        "extra_requests": gpus,
+        "extra_limits": gpus,
+        "persistent_volumes": list(pool.volumes.items()),
+    }
+
+
+def _aws(pool: PoolSection) -> dict[str, Any]:
+    return {
+        "image_id": pool.image,
+        "key_name": pool.key_name,
+        "region": pool.region or "us-east-2",
+        "instance_type": pool.instance_type or "t2.small",
+        "state_file": str(pool.scratch / "aws-state.json"),
+    }
+
+
+def _google(pool: PoolSection) -> dict[str, Any]:
+    return {
         "project_id": pool.cloud_project,
         "key_file": str(pool.key_file),
         "region": pool.region,
@@ -122,6 +132,18 @@ def arguments(pool: PoolSection) -> dict[str, Any]:
         "os_family": pool.image_family,
         "instance_type": pool.instance_type or "n1-standard-1",
     }
+
+
+_OWN: Mapping[str, Callable[[PoolSection], dict[str, Any]]] = {
+    "local": _local,
+    "slurm": _slurm,
+    "gridengine": _grid_engine,
+    "lsf": _lsf,
+    "pbs": _pbs,
+    "kubernetes": _kubernetes,
+    "aws": _aws,
+    "google": _google,
+}
 
 
 def grid_engine_options(pool: PoolSection, nodes: int = 1, mpi: int = 1) -> list[str]:
