@@ -71,7 +71,7 @@ soak: $(READY)  ## an unattended session with everything going wrong at random, 
 bundle: $(READY)  ## all wheels, checksums and an install script for a machine without internet, into dist/bundle
 	@$(BIN)/python scripts/bundle.py
 
-bundle-check: $(READY)  ## install from dist/bundle with no registry, and run a demo from there
+bundle-check: $(READY)  ## install from dist/bundle with no registry, and correct a small movie there
 	@$(BIN)/python scripts/bundle.py --check
 
 clean:  ## remove what the targets made
