@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 # Tests run two at a time, and threads of numeric libraries that wait for each other spin: one each, before any
 # of them is loaded. Programs that tests start have what their configuration says.
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 # The same examples every time, so that a change is judged by what it changed; 'make fuzz' draws new ones.
