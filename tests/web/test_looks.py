@@ -70,6 +70,7 @@ LOOKS = [
     Look("exposure-open", "/sessions/{key}/exposures/{open}?processing=live", ready="#exposure[data-drawn]"),
     Look("report", "/sessions/{key}/report"),
     Look("reprocess", "/sessions/{key}/reprocess"),
+    Look("graph", "/sessions/{key}/graph?processing=live"),
     Look("compare", "/sessions/{key}/compare?first=live&second=narrow"),
     Look("access", "/sessions/{key}/access"),
     Look("wall", "/wall"),
