@@ -162,7 +162,11 @@ def _optics(given: "OutsideCtf", parameters: CtfImportParameters) -> "tuple[Opti
 
 
 def record_of(
-    given: "OutsideCtf", found: "Comparison", pixel_size_A: float, asides: list[str], what: str = "imported CTF"
+    given: "OutsideCtf",
+    found: "Comparison",
+    pixel_size_A: float,
+    asides: list[str],
+    what: str = "imported CTF",
 ) -> CtfResult:
     """The other program's numbers with our verdict."""
     result = CtfResult(

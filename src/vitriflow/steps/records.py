@@ -220,7 +220,9 @@ class ExtractResult(Result):
     n_particles: int = Field(default=0, description="boxes written; none is a valid answer")
     n_over_edge: int = Field(default=0, description="picks whose box reaches over the micrograph's edge")
     n_below_score: int = Field(default=0, description="picks below the least score")
-    n_empty: int = Field(default=0, description="boxes that hold nothing: constant, broken, or below the contrast")
+    n_empty: int = Field(
+        default=0, description="boxes that hold nothing: constant, broken, or below the contrast"
+    )
     n_dust_pixels: int = Field(default=0, description="pixels replaced as dust")
     particle_diameter_A: float = 0.0
     box_size_px: int = Field(default=0, description="side of the images (px)")
@@ -257,7 +259,9 @@ class Class2DResult(BatchResult):
     born: list[int] = Field(default_factory=list, description="classes that came with this batch")
     died: list[int] = Field(default_factory=list, description="classes that went with this batch")
     best_resolution_A: float | None = None
-    particles_per_s: float = Field(default=0.0, description="new particles over the time this batch took (1/s)")
+    particles_per_s: float = Field(
+        default=0.0, description="new particles over the time this batch took (1/s)"
+    )
     carried_per_day: int = Field(default=0, description="particles a day at this speed")
 
 
@@ -280,7 +284,8 @@ class Volume3DResult(BatchResult):
     box_size_px: int = 0
     pixel_size_A: float = 0.0
     resolution_A: float | None = Field(
-        default=None, description="where halves correlate by 0.143, of a refined map; else of the best class (A)"
+        default=None,
+        description="where halves correlate by 0.143, of a refined map; else of the best class (A)",
     )
     converged: bool | None = Field(default=None, description="whether a refinement came to its end")
     classes: list[VolumeInfo] = Field(default_factory=list, description="largest first")
