@@ -66,7 +66,6 @@ bench-full: $(READY) services  ## all benchmarks, hours
 
 soak: $(READY)  ## an unattended session with everything going wrong at random, into results/ (SOAK=1000, as root for all faults)
 	@$(BIN)/python -m benchmarks.soak --exposures $(SOAK)
-	@VITRIFLOW_MANY_FILES=50000 $(BIN)/python -m pytest -q tests/facility/test_transfer.py -k many_small_files
 
 bundle: $(READY)  ## all wheels, checksums and an install script for a machine without internet, into dist/bundle
 	@$(BIN)/python scripts/bundle.py

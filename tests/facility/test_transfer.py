@@ -28,7 +28,7 @@ NAMES = (
     "50% dose.txt",
     "%FF.txt",
 )
-MANY = int(os.environ.get("VITRIFLOW_MANY_FILES", "4000"))  # 'make soak' has 50,000
+MANY = 50_000
 
 
 @pytest.fixture

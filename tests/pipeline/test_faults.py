@@ -17,7 +17,7 @@ from vitriflow.catalog import Attempt, Catalog, Event, Exposure, Lease, Measure,
 from vitriflow.errors import Busy
 from vitriflow.pipeline import LocalPool
 
-KILLS = 12
+KILLS = 24
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Queries about sessions and processings as a whole."""
 
 from collections.abc import Collection
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import func, select
@@ -93,13 +94,15 @@ def list_processings(db: OrmSession, session_id: int) -> list[ProcessingView]:
         Processing.selection["words"].as_string(),
     )
     query = select(*columns).where(Processing.session_id == session_id).order_by(Processing.id.desc())
-    return [ProcessingView(*row[:-1], row[-1] or "") for row in db.execute(query)]
+    names = [one.name for one in fields(ProcessingView)]
+    found: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in db.execute(query)]
+    return [ProcessingView(**{**values, "selection": values["selection"] or ""}) for values in found]
 
 
 def pulse(db: OrmSession, session_id: int) -> Pulse:
     """What a live page is woken by: a few look-ups by index, however many exposures there are."""
     # Any of them may be shown: what each has grown by, together, tells that one of them has.
-    newest = db.execute(
+    newest: Any = db.execute(
         select(func.max(Processing.id), func.sum(Processing.change)).where(
             Processing.session_id == session_id
         )
