@@ -77,7 +77,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
     sys.path.remove(str(folder))
     registry._points.cache_clear()
-    getattr(registry, "_installed", registry.find_step).cache_clear()
+    registry._installed.cache_clear()
 
 
 @dataclass

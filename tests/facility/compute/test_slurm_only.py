@@ -41,7 +41,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     registry._points.cache_clear()
     yield tmp_path
     registry._points.cache_clear()
-    registry.find_step.cache_clear()
+    registry._installed.cache_clear()
     sys.modules.pop("vf_ranks_step", None)
 
 
