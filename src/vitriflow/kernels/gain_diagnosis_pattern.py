@@ -1,6 +1,5 @@
 """The pattern of a camera's pixels: in sums of frames, in a gain reference, and how they compare."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,10 +209,6 @@ def _elsewhere(correlation: NDArray[Any]) -> float:
     return float(np.sqrt(max(whole - float(near.sum()), 0.0) / max(correlation.size - near.size, 1)))
 
 
-def _workers() -> int:
-    return min(4, len(os.sched_getaffinity(0)))
-
-
 def score_orientations(pattern: Pattern, expected: Float) -> list[Score]:
     """Compare the movies' pattern with that of a reference in each orientation that has its size.
 
@@ -231,7 +226,8 @@ def score_orientations(pattern: Pattern, expected: Float) -> list[Score]:
     """
     shape = pattern.deviation.shape
     rest = _without_beats(pattern.deviation, pattern.level, _beats(pattern.deviation, pattern.level))
-    spectrum = scipy.fft.rfft2(rest, workers=_workers())
+    # On this thread alone: scipy's own pool refuses work while another thread of the process forks.
+    spectrum = scipy.fft.rfft2(rest)
     known = (expected != 0).astype(np.float32)
     expected = _without_beats(expected, known, _beats(expected, known))
     scores = []
@@ -239,10 +235,10 @@ def score_orientations(pattern: Pattern, expected: Float) -> list[Score]:
         laid = np.ascontiguousarray(orient(expected, label))
         if laid.shape != shape:
             continue
-        other = scipy.fft.rfft2(laid, workers=_workers())
+        other = scipy.fft.rfft2(laid)
         np.conjugate(other, out=other)
         other *= spectrum
-        correlation = scipy.fft.irfft2(other, s=shape, workers=_workers())
+        correlation = scipy.fft.irfft2(other, s=shape)
         power = float(np.einsum("yx,yx,yx->", laid, laid, pattern.level, dtype=np.float64))
         if power > 0:
             scores.append(Score(label, float(correlation[0, 0]) / power, _elsewhere(correlation) / power))
@@ -311,9 +307,8 @@ def shared_strength(first: Float, second: Float, good: Mask) -> Strength:
     beats = [_beats(one.deviation, one.level) for one in (a, b)]
     rest = [_without_beats(one.deviation, one.level, beat) for one, beat in zip((a, b), beats, strict=True)]
     correlation = scipy.fft.irfft2(
-        scipy.fft.rfft2(rest[0], workers=_workers()) * np.conj(scipy.fft.rfft2(rest[1], workers=_workers())),
+        scipy.fft.rfft2(rest[0]) * np.conj(scipy.fft.rfft2(rest[1])),
         s=good.shape,
-        workers=_workers(),
     )
     weight = max(float(np.einsum("yx,yx->", a.level, b.level, dtype=np.float64)), 1e-30)
     repeated = float(np.mean(beats[0] * beats[1]))
