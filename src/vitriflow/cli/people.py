@@ -166,19 +166,13 @@ def password(
     out: OutOption = None,
 ) -> None:
     """Give somebody a new password; they are signed out everywhere."""
-    from vitriflow.elogbook.audit import audit
-    from vitriflow.elogbook.people import end_sessions_of, find_person
+    from vitriflow.elogbook.people import find_person, replace_password
     from vitriflow.elogbook.tokens import hash_password
 
     hashed = hash_password(_password(generate))
 
     def work(orm: "OrmSession") -> None:
-        person = find_person(orm, login)
-        if person.source != "local":
-            raise BadParameter("person", "a local account", f"one of {person.source}", "Change it there.")
-        person.password_hash = hashed
-        end_sessions_of(orm, person)
-        audit(orm, this_user(), "people.password", f"person {person.login}")
+        replace_password(orm, this_user(), find_person(orm, login), hashed)
 
     write(config, out, work)
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Experiment, Membership, Person, WebSession, now
+from vitriflow.elogbook.audit import audit
 from vitriflow.elogbook.permissions import EXPERIMENT_ROLES, FACILITY_ROLES, Caller, Role
 from vitriflow.errors import BadParameter
 
@@ -114,6 +115,21 @@ def set_person(orm: OrmSession, person: Person, values: Mapping[str, Any]) -> di
     if changed.get("active") is False:
         end_sessions_of(orm, person)
     return changed
+
+
+def replace_password(orm: OrmSession, caller: Caller, person: Person, password_hash: str) -> None:
+    """Give a local account another password, sign it out everywhere, and note who did it.
+
+    Raises
+    ------
+    BadParameter
+        When the account isn't one of ours.
+    """
+    if person.source != "local":
+        raise BadParameter("person", "a local account", f"one of {person.source}", "Change it there.")
+    person.password_hash = password_hash
+    end_sessions_of(orm, person)
+    audit(orm, caller, "people.password", f"person {person.login}")
 
 
 def end_sessions_of(orm: OrmSession, person: Person) -> None:

@@ -18,10 +18,11 @@ from jinja2.sandbox import SandboxedEnvironment
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Alarm, Catalog, LeaseHandle, Session, is_away, now, take_lease, this_owner
+from vitriflow.catalog import Alarm, Catalog, LeaseHandle, Session, now, take_lease, this_owner
 from vitriflow.config import Config, RouteSection
 from vitriflow.config.monitoring import quiet_times
 from vitriflow.errors import Busy
+from vitriflow.facility.keeping import keep_looking, let_go
 from vitriflow.facility.notices_send import Message, NotDelivered, send
 from vitriflow.monitors import Level, Reading, settle_alarms
 
@@ -95,18 +96,14 @@ class Notifier:
         return delivered
 
     def _run(self) -> None:
-        while not self._over.wait(min(self._config.monitors.look_every_s, 60.0)):
-            try:
-                self.look()
-            except Exception as error:
-                if not is_away(error):
-                    _log.exception("notices can't be sent")
-        try:
-            if self._lease is not None:
-                self._lease.release(self._catalog)
-        except Exception as error:
-            if not is_away(error):
-                raise
+        keep_looking(
+            self._over,
+            min(self._config.monitors.look_every_s, 60.0),
+            self.look,
+            _log,
+            "notices can't be sent",
+        )
+        let_go(self._catalog, self._lease)
 
     def _tell(self, name: str, route: RouteSection, moment: datetime) -> int:
         """Send all that's due one way in one message, and note how it went. 1 when it was delivered."""

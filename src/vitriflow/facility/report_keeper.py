@@ -13,13 +13,13 @@ from vitriflow.catalog import (
     LeaseHandle,
     Session,
     SessionState,
-    is_away,
     now,
     take_lease,
     this_owner,
 )
 from vitriflow.config import Config
 from vitriflow.errors import Busy, VitriflowError
+from vitriflow.facility.keeping import keep_looking, let_go
 from vitriflow.facility.report import Report, make_report, write_report
 
 _log = logging.getLogger(__name__)
@@ -79,18 +79,8 @@ class ReportKeeper:
         return written
 
     def _run(self) -> None:
-        while not self._over.wait(_LOOK_S):
-            try:
-                self.look()
-            except Exception as error:
-                if not is_away(error):
-                    _log.exception("reports can't be written")
-        try:
-            if self._lease is not None:
-                self._lease.release(self._catalog)
-        except Exception as error:
-            if not is_away(error):
-                raise
+        keep_looking(self._over, _LOOK_S, self.look, _log, "reports can't be written")
+        let_go(self._catalog, self._lease)
 
     def _due(self, orm: OrmSession, moment: datetime) -> list[tuple[int, str, datetime | None]]:
         settings = self._config.reports

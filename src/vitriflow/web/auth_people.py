@@ -14,10 +14,10 @@ from vitriflow.elogbook.experiments import find_experiment
 from vitriflow.elogbook.people import (
     SOURCES,
     add_person,
-    end_sessions_of,
     find_person,
     list_people,
     members,
+    replace_password,
     set_person,
 )
 from vitriflow.elogbook.permissions import EXPERIMENT_ROLES, FACILITY_ROLES, Caller, Subject, may
@@ -139,11 +139,7 @@ def reset_password(request: Request, caller: Writer, login: Name) -> HTMLRespons
 
     def work(orm: OrmSession) -> str:
         person = find_person(orm, login)
-        if person.source != "local":
-            raise BadParameter("person", "a local account", f"one of {person.source}", "Change it there.")
-        person.password_hash = hashed
-        end_sessions_of(orm, person)
-        audit(orm, caller, "people.password", f"person {person.login}")
+        replace_password(orm, caller, person, hashed)
         return person.login
 
     try:

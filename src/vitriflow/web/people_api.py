@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from vitriflow.catalog import Person
 from vitriflow.elogbook.audit import audit
-from vitriflow.elogbook.people import add_person, end_sessions_of, find_person, set_person
+from vitriflow.elogbook.people import add_person, find_person, replace_password, set_person
 from vitriflow.elogbook.permissions import Caller
 from vitriflow.elogbook.tokens import hash_password, new_password
 from vitriflow.errors import BadParameter
@@ -123,11 +123,7 @@ def reset_password(request: Request, caller: Writer, login: Login) -> PersonAnsw
 
     def work(orm: OrmSession) -> PersonAnswer:
         person = _find(orm, login)
-        if person.source != "local":
-            raise BadParameter("person", "a local account", f"one of {person.source}", "Change it there.")
-        person.password_hash = hashed
-        end_sessions_of(orm, person)
-        audit(orm, caller, "people.password", f"person {person.login}")
+        replace_password(orm, caller, person, hashed)
         return _shown(person, secret)
 
     return site_of(request).catalog.write(work)

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session as OrmSession
 
-from vitriflow.catalog import Catalog, LeaseHandle, is_away, now, take_lease, this_owner
+from vitriflow.catalog import Catalog, LeaseHandle, now, take_lease, this_owner
 from vitriflow.config import Config
 from vitriflow.errors import Busy
+from vitriflow.facility.keeping import keep_looking, let_go
 from vitriflow.facility.notices import Notifier
 from vitriflow.monitors import (
     DiskForecast,
@@ -80,18 +81,14 @@ class AlarmWatch:
         return True
 
     def _run(self) -> None:
-        while not self._over.wait(min(self._config.monitors.look_every_s, 3600.0)):
-            try:
-                self.look()
-            except Exception as error:
-                if not is_away(error):
-                    _log.exception("alarms can't be looked at")
-        try:
-            if self._lease is not None:
-                self._lease.release(self._catalog)
-        except Exception as error:
-            if not is_away(error):
-                raise
+        keep_looking(
+            self._over,
+            min(self._config.monitors.look_every_s, 3600.0),
+            self.look,
+            _log,
+            "alarms can't be looked at",
+        )
+        let_go(self._catalog, self._lease)
 
     def _settle(self, orm: OrmSession, lease: LeaseHandle, disks: list[Reading], unread: set[str]) -> None:
         lease.fence(orm)

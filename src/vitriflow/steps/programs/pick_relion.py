@@ -1,5 +1,6 @@
 """Picking by RELION: ``pick.relion_log`` and ``pick.relion_template``."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -92,9 +93,9 @@ class RelionPick(OutsidePick[Q]):
             job, yx, score, shape, threshold=getattr(parameters, "threshold", 0.0), warnings=warnings
         )
 
+    @abstractmethod
     def command(self, job: Job[Q], has_ctf: bool) -> list[str]:
         """The arguments of one way to pick."""
-        raise NotImplementedError
 
 
 def _ctf(job: Job[Any]) -> dict[str, float]:
