@@ -101,7 +101,7 @@ class GateIce(Gate[GateIceParameters]):
 
 
 class GateTiltParameters(GateParameters):
-    """How far corners may differ."""
+    """How far the specimen may be tilted."""
 
     max_tilt_deg: float | None = Field(
         default=10.0,
@@ -115,10 +115,10 @@ class GateTiltParameters(GateParameters):
 
 
 class GateTilt(Gate[GateTiltParameters]):
-    """Rejects exposures whose corners have other defocus than a flat specimen's."""
+    """Rejects exposures by the tilt that the CTF fit found, where it was asked for one."""
 
     name = "gate.tilt"
-    summary = "Rejects exposures where the spectra of the corners disagree: a tilted or bent specimen"
+    summary = "Rejects exposures whose fitted tilt (spectra by place) is too large, or not sure enough"
     inputs = passed_on(Kind.CTF)
     Parameters = GateTiltParameters
     uses = ("tilt_deg", "tilt_uncertainty_deg")
